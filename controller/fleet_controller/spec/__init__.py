@@ -1,0 +1,1 @@
+"""fleet.yaml -> FleetSpec."""

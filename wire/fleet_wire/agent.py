@@ -1,0 +1,116 @@
+"""What the controller tells an agent (AgentConfig) and what an agent tells about itself (AgentStatus)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet_wire.histogram import HistogramWire
+
+AgentState = Literal["loading", "ready", "draining", "failed"]
+
+
+class ModelConfig(BaseModel):
+    """One model to serve. `path` is its source folder on the host; `entrypoint` is "module:Class" in there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    version: str = "1"
+    path: str
+    entrypoint: str
+    max_batch_size: int = Field(default=32, ge=1)
+    max_queue_delay_ms: float = Field(default=0.0, ge=0)
+    max_queue_size: int = Field(default=1024, ge=1)
+    device_memory_bytes: int | None = Field(default=None, ge=0)
+    options: dict[str, str | int | float | bool | None] = {}
+
+
+class AgentConfig(BaseModel):
+    """Everything an agent needs to know, read once from a file at its start.
+
+    `listen` is "HOST:PORT" (port 0: the system picks one, see RunFile). `token_file` holds the bearer token.
+    `device_memory_total_bytes` bounds the device memory that the agent reports and may use; None: what the device has.
+    `action_id` is the controller's name for the start that made this process.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fleet: str = ""
+    host: str = ""
+    action_id: str = ""
+    release: str = ""
+    listen: str
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    models: list[ModelConfig]
+    token_file: str | None = None
+    run_file: str | None = None
+    device_memory_total_bytes: int | None = Field(default=None, ge=0)
+    drain_timeout_s: float = Field(default=30.0, ge=0)
+
+
+class RunFile(BaseModel):
+    """Written atomically by the agent once it listens, so that it is found again after a reconnect.
+
+    `start_ticks` is field 22 of /proc/PID/stat: with `boot_id` it tells this process from a later one of the same pid.
+    """
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+    port: int
+    action_id: str
+    release: str
+
+
+class DeviceMemory(BaseModel):
+    """Bytes on the device; None where it can't be known. Unknown is not full, and not empty."""
+
+    used_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+class ModelStatus(BaseModel):
+    """`device_memory_bytes` is what this model itself holds on the device; None: unknown."""
+
+    name: str
+    version: str
+    ready: bool
+    error: str | None = None
+    queued: int = 0
+    in_flight: int = 0
+    max_batch_size: int = 1
+    device_memory_bytes: int | None = None
+
+
+class AgentStatus(BaseModel):
+    """`GET /status` of an agent. Counters grow since `started_at` (Unix seconds); the reader subtracts.
+
+    `busy_s` is how long the device was running batches; `queued` requests wait, `in_flight` ones are in a batch.
+    `device_memory` is None per field when it can't be read.
+    """
+
+    schema_: Literal["fleetctl/agent-status/v1"] = Field(default="fleetctl/agent-status/v1", alias="schema")
+    fleet: str
+    host: str
+    action_id: str
+    release: str
+    pid: int
+    started_at: float
+    at: float
+    state: AgentState
+    error: str | None = None
+    models: list[ModelStatus]
+    in_flight: int
+    queued: int
+    completed: int
+    errors: int
+    busy_s: float
+    load_s: float | None = None
+    latency: HistogramWire
+    device: str
+    device_memory: DeviceMemory
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
