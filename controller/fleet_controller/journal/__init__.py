@@ -1,0 +1,16 @@
+"""The state store: what each host is meant to be and was last seen as, open actions, operator requests, events."""
+
+from fleet_controller.journal.journal import Busy, Journal, JournalError
+from fleet_controller.journal.records import Action, Answer, Event, HostRecord, PoolRecord, Request
+
+__all__ = [
+    "Action",
+    "Answer",
+    "Busy",
+    "Event",
+    "HostRecord",
+    "Journal",
+    "JournalError",
+    "PoolRecord",
+    "Request",
+]

@@ -1,0 +1,159 @@
+"""The daemons of a fleet on the operator's machine: start them detached, find them again, stop them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fleet_controller.spec import FleetSpec
+from fleet_controller.statefolder import StateFolder
+
+LOG_LIMIT_BYTES = 10 * 1024 * 1024
+
+
+class DaemonError(Exception):
+    """A daemon did not start or did not stop; the message has its last words."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on this machine. `start_ticks` and `boot_id` tell it from a later one with the same pid."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        ticks = _start_ticks(pid)
+        return None if ticks is None else cls(pid, ticks, _boot_id())
+
+    def alive(self) -> bool:
+        return self.boot_id == _boot_id() and _start_ticks(self.pid) == self.start_ticks
+
+
+class Daemon:
+    """One long-running program of the fleet, known by its pid file `<name>.pid` in the state folder."""
+
+    def __init__(self, name: str, folder: StateFolder, argv: list[str]) -> None:
+        self.name = name
+        self.argv = argv
+        self._pid_file = folder.path / f"{name}.pid"
+        self.log_file = folder.path / f"{name}.log"
+        self.ready_file = folder.path / f"{name}.json"
+
+    def find(self) -> Process | None:
+        """The running process, or None."""
+        try:
+            process = Process(**json.loads(self._pid_file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return process if process.alive() else None
+
+    def ensure(self, timeout_s: float = 30.0) -> bool:
+        """Start it unless it runs; True when it was started. Returns once its ready file is there.
+
+        Raises DaemonError with the end of its log when it dies or is not ready in time.
+        """
+        if self.find() is not None:
+            return False
+        self.ready_file.unlink(missing_ok=True)
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        descriptor = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as log:
+            child = subprocess.Popen(
+                [*self.argv, "--ready-file", str(self.ready_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+        process = Process.of(child.pid)
+        if process is not None:
+            fresh = self._pid_file.with_suffix(".pid.new")
+            fresh.write_text(json.dumps(asdict(process)))
+            fresh.replace(self._pid_file)
+        deadline = time.monotonic() + timeout_s
+        while not self.ready_file.exists():
+            if child.poll() is not None:
+                raise DaemonError(f"the {self.name} ended with status {child.returncode}: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise DaemonError(f"the {self.name} was not ready in {timeout_s:.0f} s: {self.last_words()}")
+            time.sleep(0.02)
+        return True
+
+    def ready(self) -> dict[str, object]:
+        """What it wrote to its ready file; empty when it is not there."""
+        try:
+            content: dict[str, object] = json.loads(self.ready_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """SIGTERM, then SIGKILL after `timeout_s`; True when there was one to stop. Returns when it is gone."""
+        process = self.find()
+        if process is None:
+            self._pid_file.unlink(missing_ok=True)
+            return False
+        for number, patience_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 10.0)):
+            try:
+                os.kill(process.pid, number)
+            except ProcessLookupError:
+                pass
+            deadline = time.monotonic() + patience_s
+            while process.alive() and time.monotonic() < deadline:
+                _reap(process.pid)
+                time.sleep(0.02)
+            if not process.alive():
+                self._pid_file.unlink(missing_ok=True)
+                self.ready_file.unlink(missing_ok=True)
+                return True
+        raise DaemonError(f"the {self.name} (process {process.pid}) does not end, not even by SIGKILL")
+
+    def last_words(self, lines: int = 5) -> str:
+        try:
+            text = self.log_file.read_text(errors="replace")
+        except OSError:
+            return f"no log at {self.log_file}"
+        return " | ".join(text.strip().splitlines()[-lines:]) or f"nothing in {self.log_file}"
+
+
+def balancer(spec: FleetSpec, folder: StateFolder) -> Daemon:
+    argv = [sys.executable, "-m", "fleet_balancer", "--listen", spec.balancer.listen, "--admin", spec.balancer.admin]
+    return Daemon("balancer", folder, [*argv, "--token-file", str(folder.token_file("balancer"))])
+
+
+def controller(spec: FleetSpec, folder: StateFolder) -> Daemon:
+    argv = [sys.executable, "-m", "fleet_controller", "--fleet", str(spec.source), "--state", folder.journal_url]
+    return Daemon("controller", folder, argv)
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc(5)); None when the process is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _reap(pid: int) -> None:
+    """Collect the daemon if it is this very process's child, so that it does not stay a zombie."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass

@@ -1,0 +1,387 @@
+"""Journal: the one place that knows SQL.
+
+Every change of a host's state is one transaction together with its event, and an action's intent is
+recorded before its effect. SQLite runs in WAL mode with synchronous=FULL: an acknowledged commit
+survives kill -9 and power loss (https://sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import alembic.util
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from fleet_controller.journal import tables
+from fleet_controller.journal.records import (
+    Action,
+    ActionKind,
+    Answer,
+    Event,
+    HostRecord,
+    PoolRecord,
+    Request,
+)
+from fleet_controller.lifecycle import HostState, check_move
+
+BUSY_TIMEOUT_MS = 10_000
+EVENTS_KEPT = 100_000
+
+
+class JournalError(Exception):
+    """The state store can't be opened or used; the message says why and what to do."""
+
+
+class Busy(Exception):
+    """The host has an open action already."""
+
+
+class Journal:
+    """The state store at `engine`. Safe to use from several threads and processes."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Journal:
+        """Open (and create or migrate) the store at an SQLAlchemy `url`. Raises JournalError."""
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite:
+            _private_file(Path(parsed.database or ""))
+        engine = sa.create_engine(parsed, pool_pre_ping=not sqlite)
+        if sqlite:
+            _tune_sqlite(engine)
+        journal = cls(engine)
+        try:
+            journal._migrate()
+        except alembic.util.CommandError as error:
+            raise JournalError(
+                f"{url}: the state store was written by a newer fleetctl ({error}); "
+                "upgrade fleetctl on this machine"
+            ) from error
+        except DatabaseError as error:
+            raise JournalError(f"{url}: the state store can't be used: {error.orig}") from error
+        return journal
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _migrate(self) -> None:
+        config = alembic.config.Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self._engine.begin() as connection:
+            config.attributes["connection"] = connection
+            alembic.command.upgrade(config, "head")
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    # hosts
+
+    def hosts(self) -> dict[str, HostRecord]:
+        """Every host by its name."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(sa.select(tables.hosts).order_by(tables.hosts.c.name)).mappings()
+            return {row["name"]: _host(row) for row in rows}
+
+    def enlist(self, names: Iterable[str], now: float) -> None:
+        """Make sure that each named host has a record; new ones are off."""
+        with self._write() as connection:
+            known = set(connection.scalars(sa.select(tables.hosts.c.name)))
+            new = [
+                {
+                    "name": n,
+                    "state": "off",
+                    "since": now,
+                    "reason": "",
+                    "failures": 0,
+                    "retry_at": 0.0,
+                    "cordoned": False,
+                }
+                for n in names
+                if n not in known
+            ]
+            if new:
+                connection.execute(sa.insert(tables.hosts), new)
+
+    def dismiss(self, names: Iterable[str]) -> None:
+        """Forget hosts that left fleet.yaml; only those that are off are ever dismissed."""
+        with self._write() as connection:
+            connection.execute(
+                sa.delete(tables.hosts).where(
+                    tables.hosts.c.name.in_(list(names)), tables.hosts.c.state == "off"
+                )
+            )
+
+    def move(self, name: str, state: HostState, reason: str, now: float, **changes: Any) -> HostRecord:
+        """Take a host to `state` and record the event, in one transaction.
+
+        `changes` sets further fields of the record. Raises IllegalMove where the state can't follow,
+        KeyError for an unknown host.
+        """
+        with self._write() as connection:
+            return self._move(connection, name, state, reason, now, **changes)
+
+    def _move(
+        self, connection: Connection, name: str, state: HostState, reason: str, now: float, **changes: Any
+    ) -> HostRecord:
+        row = (
+            connection.execute(sa.select(tables.hosts).where(tables.hosts.c.name == name))
+            .mappings()
+            .one_or_none()
+        )
+        if row is None:
+            raise KeyError(name)
+        before = _host(row)
+        check_move(name, before.state, state)
+        values: dict[str, Any] = dict(changes)
+        if state is not before.state:
+            values |= {"state": state.value, "since": now, "reason": reason}
+        if values:
+            connection.execute(sa.update(tables.hosts).where(tables.hosts.c.name == name).values(**values))
+        if state is not before.state or (changes.get("error") and changes["error"] != before.error):
+            data = {"from": before.state.value}
+            if changes.get("error"):
+                data["error"] = changes["error"]
+            pool = changes.get("pool", before.pool)
+            self._record(connection, now, state.value, pool, name, reason, data)
+        row = connection.execute(sa.select(tables.hosts).where(tables.hosts.c.name == name)).mappings().one()
+        return _host(row)
+
+    def amend(self, name: str, **changes: Any) -> None:
+        """Set fields of a host's record without a move and without an event."""
+        with self._write() as connection:
+            connection.execute(sa.update(tables.hosts).where(tables.hosts.c.name == name).values(**changes))
+
+    # actions
+
+    def begin(
+        self,
+        host: str,
+        kind: ActionKind,
+        pool: str | None,
+        reason: str,
+        now: float,
+        state: HostState,
+    ) -> Action:
+        """Record the intent to start or stop a host and its first state, in one transaction. Raises Busy."""
+        action = Action(id=uuid.uuid4().hex, host=host, kind=kind, reason=reason, created_at=now)
+        try:
+            with self._write() as connection:
+                connection.execute(
+                    sa.insert(tables.actions).values(
+                        id=action.id, host=host, kind=kind, reason=reason, created_at=now
+                    )
+                )
+                self._move(connection, host, state, reason, now, pool=pool)
+        except IntegrityError as error:
+            raise Busy(host) from error
+        return action
+
+    def finish(self, action: Action, now: float, error: str | None = None) -> None:
+        """Close an action: its effect was seen, or it failed with `error`."""
+        with self._write() as connection:
+            connection.execute(
+                sa.update(tables.actions)
+                .where(tables.actions.c.id == action.id)
+                .values(finished_at=now, error=error)
+            )
+
+    def open_actions(self) -> list[Action]:
+        """Actions whose end is not recorded: those of this run, or left by one that was killed."""
+        with self._engine.begin() as connection:
+            query = sa.select(tables.actions).where(tables.actions.c.finished_at.is_(None))
+            return [
+                Action(r["id"], r["host"], r["kind"], r["reason"], r["created_at"])
+                for r in connection.execute(query.order_by(tables.actions.c.created_at)).mappings()
+            ]
+
+    # pools
+
+    def pool(self, name: str) -> PoolRecord:
+        """A pool's record; a fresh one where it has none."""
+        with self._engine.begin() as connection:
+            row = (
+                connection.execute(sa.select(tables.pools).where(tables.pools.c.name == name))
+                .mappings()
+                .one_or_none()
+            )
+        return PoolRecord(name) if row is None else PoolRecord(**row)
+
+    def save_pool(self, pool: PoolRecord) -> None:
+        with self._write() as connection:
+            values = {
+                "desired": pool.desired,
+                "paused": pool.paused,
+                "policy_state": pool.policy_state,
+                "last_decision": pool.last_decision,
+            }
+            updated = connection.execute(
+                sa.update(tables.pools).where(tables.pools.c.name == pool.name).values(**values)
+            )
+            if updated.rowcount == 0:
+                connection.execute(sa.insert(tables.pools).values(name=pool.name, **values))
+
+    # events
+
+    def record(
+        self,
+        now: float,
+        kind: str,
+        reason: str,
+        pool: str | None = None,
+        host: str | None = None,
+        **data: Any,
+    ) -> None:
+        with self._write() as connection:
+            self._record(connection, now, kind, pool, host, reason, data)
+
+    def _record(
+        self,
+        connection: Connection,
+        now: float,
+        kind: str,
+        pool: str | None,
+        host: str | None,
+        reason: str,
+        data: dict[str, Any],
+    ) -> None:
+        result = connection.execute(
+            sa.insert(tables.events).values(at=now, kind=kind, pool=pool, host=host, reason=reason, data=data)
+        )
+        key = result.inserted_primary_key
+        if key is not None and key[0] % 1000 == 0:
+            connection.execute(sa.delete(tables.events).where(tables.events.c.id <= key[0] - EVENTS_KEPT))
+
+    def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
+        """The newest `limit` events with an id above `after`, oldest first."""
+        with self._engine.begin() as connection:
+            query = (
+                sa.select(tables.events)
+                .where(tables.events.c.id > after)
+                .order_by(tables.events.c.id.desc())
+                .limit(limit)
+            )
+            return [Event(**row) for row in connection.execute(query).mappings()][::-1]
+
+    # operator requests
+
+    def ask(self, kind: str, **args: Any) -> int:
+        """Hand the controller a request; its answer comes under the id returned."""
+        with self._write() as connection:
+            result = connection.execute(
+                sa.insert(tables.requests).values(at=time.time(), kind=kind, args=args)
+            )
+            key = result.inserted_primary_key
+            assert key is not None
+            return int(key[0])
+
+    def asked(self) -> list[Request]:
+        """Requests that nobody answered yet, oldest first."""
+        with self._engine.begin() as connection:
+            query = sa.select(tables.requests).where(tables.requests.c.answered_at.is_(None))
+            return [
+                Request(r["id"], r["kind"], r["args"], r["at"])
+                for r in connection.execute(query.order_by(tables.requests.c.id)).mappings()
+            ]
+
+    def reply(self, request: Request, now: float, ok: bool, message: str) -> None:
+        with self._write() as connection:
+            connection.execute(
+                sa.update(tables.requests)
+                .where(tables.requests.c.id == request.id)
+                .values(answered_at=now, ok=ok, message=message)
+            )
+
+    def withdraw(self, request_id: int) -> None:
+        """Take back a request that was not answered, so that a later controller does not act on it."""
+        with self._write() as connection:
+            connection.execute(
+                sa.update(tables.requests)
+                .where(tables.requests.c.id == request_id, tables.requests.c.answered_at.is_(None))
+                .values(answered_at=time.time(), ok=False, message="withdrawn")
+            )
+
+    def answer(self, request_id: int) -> Answer | None:
+        """How a request went; None for an unknown id."""
+        with self._engine.begin() as connection:
+            query = sa.select(tables.requests).where(tables.requests.c.id == request_id)
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        return Answer(row["answered_at"] is not None, bool(row["ok"]), row["message"] or "")
+
+    # facts
+
+    def goal(self) -> str:
+        """ "up" or "down": whether the fleet is meant to run."""
+        return str(self._fact("goal") or "down")
+
+    def set_goal(self, goal: str) -> None:
+        self._set_fact("goal", goal)
+
+    def status(self) -> dict[str, Any] | None:
+        """The picture that the controller drew at its last tick; None before the first."""
+        status = self._fact("status")
+        return dict(status) if status is not None else None
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        self._set_fact("status", status)
+
+    def _fact(self, name: str) -> Any:
+        with self._engine.begin() as connection:
+            return connection.scalar(sa.select(tables.facts.c.value).where(tables.facts.c.name == name))
+
+    def _set_fact(self, name: str, value: Any) -> None:
+        with self._write() as connection:
+            updated = connection.execute(
+                sa.update(tables.facts).where(tables.facts.c.name == name).values(value=value)
+            )
+            if updated.rowcount == 0:
+                connection.execute(sa.insert(tables.facts).values(name=name, value=value))
+
+
+def _host(row: sa.RowMapping) -> HostRecord:
+    return HostRecord(**{**row, "state": HostState(row["state"])})
+
+
+def _private_file(path: Path) -> None:
+    """Folder 0700 and file 0600, so that no other user reads or replaces the state. Raises JournalError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise JournalError(
+            f"{path}: the state store can't be written: {error.strerror}; "
+            "give `controller.state` in fleet.yaml a place that you may write to"
+        ) from error
+
+
+def _tune_sqlite(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the begin event below decides, not the driver
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that reads and then writes can't be refused half-way
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,80 @@
+"""The tables. The migrations create them; this file is what the code reads and writes through."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("pool", String),
+    Column("state", String, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("action_id", String),
+    Column("agent_port", Integer),
+    Column("release", String),
+    Column("error", Text),
+    Column("failures", Integer, nullable=False),
+    Column("retry_at", Float, nullable=False),
+    Column("startup_s", Float),
+    Column("cordoned", Boolean, nullable=False),
+)
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("desired", Integer),
+    Column("paused", Boolean, nullable=False),
+    Column("policy_state", JSON, nullable=False),
+    Column("last_decision", JSON),
+)
+
+# At most one open action a host: a partial unique index in the first migration enforces it.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("error", Text),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("pool", String),
+    Column("host", String),
+    Column("reason", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("args", JSON, nullable=False),
+    Column("answered_at", Float),
+    Column("ok", Boolean),
+    Column("message", Text),
+)
+
+# Single values: "goal" (up or down) and "status" (the last tick's picture).
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", JSON, nullable=False),
+)
