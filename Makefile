@@ -1,0 +1,72 @@
+# fleetctl: `make` alone lists what there is. Everything happens in .venv, made by make/environment.py.
+# Variables: PYTHON=/path/to/python3   TORCH_INDEX=URL   HASHES=0   VERBOSE=1   QUICK=1   T="pytest arguments"
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh curl ps
+
+# Programs that Debian keeps out of an ordinary user's PATH (sshd, cron, ip) are found by the tests all the same.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+environment = @python=$$(make/python.sh) && "$$python" make/environment.py
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+.PHONY: up
+up: ## install, start the fleet of fleet.yaml, send one real request
+	$(environment) agent balancer examples
+	@$(BIN)/fleetctl up
+	@$(BIN)/python make/first_request.py
+
+.PHONY: down
+down: ## drain and stop everything `up` started
+	@if [ -x $(BIN)/fleetctl ]; then $(BIN)/fleetctl down; else echo "nothing to stop: no .venv here"; fi
+
+.PHONY: environment
+environment: ## .venv with everything for working on the code
+	$(environment) agent balancer examples dev
+
+.PHONY: test-tools
+test-tools:
+	@make/packages.sh $(TOOLS_OF_TESTS)
+
+.PHONY: test
+test: environment test-tools ## the tests (T="-k drain" picks some)
+	@$(BIN)/python -m pytest -m "not slow and not netns" $(T)
+
+.PHONY: test-slow
+test-slow: environment test-tools ## the tests that take long
+	@$(BIN)/python -m pytest -m "slow and not netns" $(T)
+
+.PHONY: test-netns
+test-netns: environment test-tools ## the tests on network-namespace hosts (root)
+	@$(BIN)/python -m pytest -m netns $(T)
+
+.PHONY: check
+check: environment ## format, lint, types, and which room may import which
+	@make/check.sh
+
+.PHONY: format
+format: environment ## write the format that `check` wants
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix-only --quiet .
+
+.PHONY: bench
+bench: bench-agent bench-balancer ## all benchmarks (QUICK=1: a minute each)
+
+.PHONY: bench-agent bench-balancer
+bench-agent: environment ## one host's server against its peers -> bench/out/agent.json
+	@QUICK=$(QUICK) $(BIN)/python bench/agent.py
+bench-balancer: environment ## the front door against its peers -> bench/out/balancer.json
+	@QUICK=$(QUICK) $(BIN)/python bench/balancer.py
+
+.PHONY: lock
+lock: ## choose newer versions of the dependencies (KEEP=1: only what must change)
+	@make/lock.sh
+
+.PHONY: clean
+clean: ## stop the fleet, then remove .venv, state and caches
+	@make/clean.sh

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Brings the system programs the tests use, installing with apt-get only what is missing.
+#
+#     make/packages.sh PROGRAM...       e.g. sshd ssh-keygen cron ip virsh curl
+#
+# Needs root, or sudo that asks no password, only when something is missing; else it names the line to run and exits 1.
+set -eu
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+package_of() {
+    case $1 in
+        sshd) echo openssh-server ;;
+        ssh | ssh-keygen | ssh-keyscan | ssh-agent) echo openssh-client ;;
+        cron) echo cron ;;
+        ip) echo iproute2 ;;
+        virsh) echo libvirt-clients ;;
+        curl) echo curl ;;
+        ps) echo procps ;;
+        *) echo "make: packages.sh knows no program $1" >&2; return 1 ;;
+    esac
+}
+
+missing=
+for program in "$@"; do
+    package=$(package_of "$program")
+    command -v "$program" >/dev/null 2>&1 && continue
+    case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
+done
+[ -n "$missing" ] || exit 0
+
+line="apt-get install -y$missing"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "make: the tests need these Debian packages' programs and this system has no apt-get:$missing" >&2
+    exit 1
+fi
+if [ "$(id -u)" = 0 ]; then
+    as_root=
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+    as_root="sudo -n"
+else
+    echo "make: the tests need:$missing. As root, run" >&2
+    echo "          apt-get update && $line" >&2
+    echo "      then the same make command." >&2
+    exit 1
+fi
+
+echo "make: installing for the tests:$missing" >&2
+new_sshd=
+case " $missing " in *" openssh-server "*) new_sshd=yes ;; esac
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive $line --no-install-recommends; } >"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    echo "make: that failed; as root, run: apt-get update && $line" >&2
+    exit 1
+fi
+# The tests start SSH servers of their own on loopback ports. A machine that had no SSH server is not left with one
+# listening on port 22.
+if [ -n "$new_sshd" ] && [ -d /run/systemd/system ]; then
+    $as_root systemctl disable --now ssh.service ssh.socket >/dev/null 2>&1 || true
+    echo "make: openssh-server is installed and its service left disabled: the tests start their own" >&2
+fi
