@@ -1,0 +1,80 @@
+"""What keeps the number of servers from flapping: cooldowns and stabilization windows.
+
+Stabilization as in Kubernetes HPA `behavior`: up takes the least, down the largest of the window's
+recommendations. Cooldowns as in AWS: going up ignores the last way down; going down waits for both.
+"""
+
+from __future__ import annotations
+
+from fleet_controller.policies.decision import PolicyState
+from fleet_controller.spec.scaling import ScalingSpec
+
+JUMP_S = 1800.0  # a gap between two decisions that only a clock or a long outage makes
+
+History = tuple[tuple[float, int], ...]
+
+
+def caught_up(state: PolicyState, now: float) -> PolicyState:
+    """The state with its times moved along when the clock was set back or jumped: what had 12 s to go
+    still has.
+    """
+    if state.last_at is None or 0 <= now - state.last_at <= JUMP_S:
+        return state
+    by = now - state.last_at
+    forecast = state.forecast.model_copy(update={"at": state.forecast.at + by}) if state.forecast else None
+    if forecast is not None:
+        forecast = forecast.model_copy(update={"pending": tuple((at + by, v) for at, v in forecast.pending)})
+    return state.model_copy(
+        update={
+            "first_at": _moved(state.first_at, by),
+            "last_at": now,
+            "last_up_at": _moved(state.last_up_at, by),
+            "last_down_at": _moved(state.last_down_at, by),
+            "idle_since": _moved(state.idle_since, by),
+            "held": {key: at + by for key, at in state.held.items()},
+            "highs": tuple((at + by, n) for at, n in state.highs),
+            "lows": tuple((at + by, n) for at, n in state.lows),
+            "forecast": forecast,
+        }
+    )
+
+
+def _moved(at: float | None, by: float) -> float | None:
+    return None if at is None else at + by
+
+
+def up_left(spec: ScalingSpec, state: PolicyState, now: float) -> float:
+    """Seconds until the pool may grow again."""
+    return _left(state.last_up_at, spec.cooldown.scale_up, now)
+
+
+def down_left(spec: ScalingSpec, state: PolicyState, now: float) -> float:
+    """Seconds until the pool may shrink again: both directions count, or it would undo what it has just
+    done.
+    """
+    after = spec.cooldown.scale_down
+    return max(_left(state.last_up_at, after, now), _left(state.last_down_at, after, now))
+
+
+def cooldown_remaining_s(spec: ScalingSpec, state: PolicyState, now: float) -> float:
+    """Seconds until the pool may move in either direction, as `status` shows it."""
+    return max(up_left(spec, state, now), down_left(spec, state, now))
+
+
+def _left(since: float | None, seconds: float, now: float) -> float:
+    return 0.0 if since is None else max(0.0, since + seconds - now)
+
+
+def remembered(
+    highs: History, lows: History, wanted: int, spec: ScalingSpec, now: float
+) -> tuple[History, History]:
+    """Both histories with `wanted` added; only entries that can still be a maximum (a minimum) are kept."""
+    up, down = spec.stabilization.scale_up, spec.stabilization.scale_down
+    highs = (*tuple((at, n) for at, n in highs if n > wanted and at > now - down), (now, wanted))
+    lows = (*tuple((at, n) for at, n in lows if n < wanted and at > now - up), (now, wanted))
+    return highs, lows
+
+
+def stabilized(current: int, highs: History, lows: History) -> int:
+    """`highs` and `lows` hold this moment's recommendation too; their first entries are the extremes."""
+    return min(max(current, lows[0][1]), highs[0][1])

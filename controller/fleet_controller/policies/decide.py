@@ -1,0 +1,287 @@
+"""The composition: what every policy wants becomes one number and one sentence.
+
+1. The bounds of now: min_servers and max_servers, as schedules change them. They hold always, data or no
+data.
+2. Without fresh data nothing moves inside the bounds.
+3. The largest recommendation wins; fewer servers need the consent of every policy that has an opinion.
+4. Stabilization windows, then cooldowns, hold it back; a wake from zero and a bound don't wait. Pure and
+deterministic: the same arguments give the same answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleet_controller.policies import calm, idle, latency, predictive, queue, schedule, steps, utilization
+from fleet_controller.policies.decision import (
+    Bounds,
+    Decision,
+    Forecast,
+    Look,
+    PolicyState,
+    Recommendation,
+    Timers,
+)
+from fleet_controller.policies.words import servers, span
+from fleet_controller.spec.scaling import ScalingSpec
+from fleet_controller.window import Signal
+
+STALE_AFTER_S = 30.0
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What came out on top, before anything holds it back. `at_once`: neither cooldown nor stabilization
+    applies.
+    """
+
+    wanted: int
+    reason: str
+    winner: str | None
+    at_once: bool = False
+
+
+def decide(
+    spec: ScalingSpec,
+    state: PolicyState,
+    signal: Signal,
+    now: float,
+    *,
+    stale_after_s: float = STALE_AFTER_S,
+) -> tuple[Decision, PolicyState]:
+    """How many servers the pool should run from `now` (Unix seconds) on, and the state to hand in the next
+    time.
+
+    A signal older than `stale_after_s` moves nothing (a few controller intervals is a good value). The
+    schedules must be valid (spec.load sees to it); cronsim.CronSimError and zoneinfo.ZoneInfoNotFoundError
+    come through.
+    """
+    state = calm.caught_up(state, now)
+    running = signal.ready + signal.starting
+    first = state.desired is None
+    current = running if state.desired is None else state.desired
+    fresh = signal.age_s <= stale_after_s
+    timers = Timers(now, dict(state.held))
+    look = Look(signal, current, now, timers)
+    idle_at = idle.idle_since(state.idle_since, look, fresh) if spec.idle.scale_to_zero else None
+    limits = _bounds(spec, idle_at, now)
+    forecast = _learned(spec, state, signal, fresh, now)
+    recommendations = _recommendations(spec, state, look, limits, forecast, idle_at) if fresh else ()
+    choice = _choice(spec, look, recommendations, idle_at, limits, fresh)
+
+    highs, lows = (((now, current),), ((now, current),)) if first else (state.highs, state.lows)
+    highs, lows = calm.remembered(highs, lows, choice.wanted, spec, now)
+    desired, blocked = _held_back(spec, state, limits, choice, current, highs, lows, now, fresh)
+    reason, winner = _said(limits, choice, blocked, current, desired, first, signal)
+
+    moved = desired != limits.clip(current) if first else desired != current
+    decided = Decision(
+        desired=desired,
+        reason=reason,
+        winner=winner,
+        recommendations=recommendations,
+        blocked_by=blocked,
+        bounds=limits,
+    )
+    return decided, state.model_copy(
+        update={
+            "desired": desired,
+            "first_at": now if state.first_at is None else state.first_at,
+            "last_at": now,
+            "last_up_at": now if moved and desired > current else state.last_up_at,
+            "last_down_at": now if moved and desired < current else state.last_down_at,
+            "held": timers.kept if fresh else state.held,
+            "highs": highs,
+            "lows": lows,
+            "idle_since": idle_at,
+            "forecast": forecast,
+        }
+    )
+
+
+def set_desired(state: PolicyState, count: int, now: float, reason: str = "") -> PolicyState:
+    """The state after a person asked for `count` servers at `now`.
+
+    Counts as a scaling event, so that both cooldowns run before a policy moves it again; in a pool without
+    policies it stays until the next one is asked for. Raises ValueError for a negative count. `reason` is
+    for the journal.
+    """
+    if count < 0:
+        raise ValueError(f"a pool cannot run {count} servers{f' ({reason})' if reason else ''}")
+    state = calm.caught_up(state, now)
+    return state.model_copy(
+        update={
+            "desired": count,
+            "operator": count,
+            "first_at": now if state.first_at is None else state.first_at,
+            "last_at": now,
+            "last_up_at": now,
+            "last_down_at": now,
+            "highs": ((now, count),),
+            "lows": ((now, count),),
+            "idle_since": None,
+        }
+    )
+
+
+def has_policies(spec: ScalingSpec) -> bool:
+    """Whether anything but bounds, schedules and people moves this pool."""
+    targets = (spec.latency, spec.target_utilization, spec.queue)
+    return any(t is not None for t in targets) or bool(spec.steps) or spec.predictive.enabled
+
+
+def _bounds(spec: ScalingSpec, idle_at: float | None, now: float) -> Bounds:
+    """Asleep, the floor is 0, unless a schedule in force set one."""
+    limits = schedule.bounds(spec, now)
+    if idle_at is None or now - idle_at < spec.idle.after or limits.low_source != "min_servers":
+        return limits
+    return limits.model_copy(update={"low": 0, "low_source": "idle"})
+
+
+def _learned(
+    spec: ScalingSpec, state: PolicyState, signal: Signal, fresh: bool, now: float
+) -> Forecast | None:
+    if not spec.predictive.enabled:
+        return None
+    horizon = signal.startup_s or predictive.DEFAULT_STARTUP_S
+    return predictive.learn(state.forecast, signal.arrivals_per_s if fresh else None, horizon, now)
+
+
+def _recommendations(
+    spec: ScalingSpec,
+    state: PolicyState,
+    look: Look,
+    limits: Bounds,
+    forecast: Forecast | None,
+    idle_at: float | None,
+) -> tuple[Recommendation, ...]:
+    found: list[Recommendation] = []
+    if spec.latency is not None:
+        found.append(latency.recommend(spec.latency, look))
+    if spec.target_utilization is not None:
+        found.append(utilization.recommend(spec.target_utilization, look))
+    if spec.queue is not None:
+        found.append(queue.recommend(spec.queue, look))
+    found.extend(steps.recommend(spec.steps, look))
+    if spec.predictive.enabled:
+        found.append(predictive.recommend(forecast, spec.target_utilization, look))
+    if not has_policies(spec):
+        found.append(_asked_for(state, limits))
+    if spec.idle.scale_to_zero:
+        found.append(idle.recommend(spec.idle, idle_at, look))
+    elif look.current == 0 and look.busy and has_policies(spec):
+        found.append(idle.recommend(spec.idle, None, look))
+    return tuple(found)
+
+
+def _asked_for(state: PolicyState, limits: Bounds) -> Recommendation:
+    """A pool without policies runs what a person asked for, or its floor."""
+    if state.operator is not None:
+        return Recommendation(
+            policy="operator", desired=state.operator, reason=f"{servers(state.operator)} asked for by hand"
+        )
+    return Recommendation(policy="bounds", desired=limits.low, reason=_floor(limits))
+
+
+def _choice(
+    spec: ScalingSpec,
+    look: Look,
+    recommendations: tuple[Recommendation, ...],
+    idle_at: float | None,
+    limits: Bounds,
+    fresh: bool,
+) -> _Choice:
+    current = look.current
+    if not fresh:
+        age = span(min(look.signal.age_s, 1e7))
+        return _Choice(current, f"no news from the pool for {age}, stays at {current}", None)
+    slept = limits.low_source == "idle" and idle_at is not None
+    asleep = next((r for r in recommendations if r.policy == "idle" and r.desired == 0), None)
+    if slept and asleep is not None:
+        return _Choice(0, asleep.reason, asleep.policy, at_once=True)
+    opinions = [
+        (r.desired, r) for r in recommendations if r.desired is not None and (r.desired or r is not asleep)
+    ]
+    if not opinions:
+        return _Choice(current, f"no policy asks for a change, stays at {current}", None)
+    wanted, best = max(opinions, key=lambda opinion: opinion[0])
+    woken = current == 0 and wanted > 0
+    return _Choice(wanted, best.reason, best.policy, at_once=woken or not has_policies(spec))
+
+
+def _held_back(
+    spec: ScalingSpec,
+    state: PolicyState,
+    limits: Bounds,
+    choice: _Choice,
+    current: int,
+    highs: calm.History,
+    lows: calm.History,
+    now: float,
+    fresh: bool,
+) -> tuple[int, tuple[str, ...]]:
+    """The number after bounds, stabilization and cooldowns, and what of these kept it from the choice."""
+    blocked: list[str] = []
+    if choice.wanted > limits.high:
+        blocked.append(f"{_short(limits.high_source)} {limits.high}")
+    if choice.wanted < limits.low:
+        blocked.append(f"{_short(limits.low_source)} {limits.low}")
+    here, goal = limits.clip(current), limits.clip(choice.wanted)
+    if not fresh:
+        return here, (*blocked, "no fresh data")
+    if choice.at_once:
+        newcomer = state.first_at is None or now - state.first_at < spec.stabilization.scale_down
+        if goal < here and newcomer and choice.winner == "bounds":
+            began = now if state.first_at is None else state.first_at
+            left = began + spec.stabilization.scale_down - now
+            return here, (*blocked, f"stabilization scale_down: {span(left)} left")
+        return goal, tuple(blocked)
+    steady = limits.clip(calm.stabilized(current, highs, lows))
+    if goal < here and steady > goal:
+        left = max(at for at, n in highs if n > choice.wanted) + spec.stabilization.scale_down - now
+        blocked.append(f"stabilization scale_down: {span(left)} left")
+    if goal > here and steady < goal:
+        left = max(at for at, n in lows if n < choice.wanted) + spec.stabilization.scale_up - now
+        blocked.append(f"stabilization scale_up: {span(left)} left")
+    if goal > here and (left := calm.up_left(spec, state, now)) > 0:
+        blocked.append(f"cooldown scale_up: {span(left)} left")
+        return here, tuple(blocked)
+    if goal < here and (left := calm.down_left(spec, state, now)) > 0:
+        blocked.append(f"cooldown scale_down: {span(left)} left")
+        return here, tuple(blocked)
+    return steady, tuple(blocked)
+
+
+def _said(
+    limits: Bounds,
+    choice: _Choice,
+    blocked: tuple[str, ...],
+    current: int,
+    desired: int,
+    first: bool,
+    signal: Signal,
+) -> tuple[str, str | None]:
+    """The sentence, and who won."""
+    if desired == limits.clip(current) != current:  # a bound moved it, and nothing moved it further
+        if desired > current:
+            return _floor(limits), _short(limits.low_source)
+        return f"{limits.high_source} allows {servers(limits.high)}", _short(limits.high_source)
+    if desired != current:
+        at_limit = f", {blocked[0]}" if blocked and blocked[0].startswith(_short(limits.high_source)) else ""
+        return f"{choice.reason}{at_limit if desired == limits.high < choice.wanted else ''}", choice.winner
+    if choice.wanted != current:
+        return f"{choice.reason}; stays at {current}: {', '.join(blocked)}", choice.winner
+    if first:
+        return (
+            f"first look, {signal.ready} ready and {signal.starting} starting: {choice.reason}",
+            choice.winner,
+        )
+    return choice.reason, choice.winner
+
+
+def _floor(limits: Bounds) -> str:
+    return f"{limits.low_source} asks for {servers(limits.low)}"
+
+
+def _short(source: str) -> str:
+    return "schedule" if source.startswith("schedule") else source

@@ -1,0 +1,377 @@
+"""What a pool's last minute looked like: cumulative counters in, one Signal out.
+
+Decides what counts as evidence: a difference of two samples of the same process. A restarted process
+starts a new count, a lost sample makes the signal older, and a number that cannot be true (NaN, negative,
+absurd) is no number. Pure: `now` (Unix seconds, the controller's clock) is an argument; rates use the
+samples' own clocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fleet_controller.spec.scaling import ScalingSpec
+from fleet_wire.histogram import LatencyHistogram, merged
+
+DEFAULT_WINDOW_S = 60.0
+ARRIVALS_S = 15.0  # arrivals are looked at over this long: a surge shows before it is an average
+UTILIZATION_S = 30.0
+SETTLE_S = (
+    10.0  # after a server joined, its predecessors' latencies are history; this long for new ones to come in
+)
+SETTLE_COUNT = 20
+ABSURD = 1e12
+OLD_S = 1e9  # the age of a signal whose age is not a number
+CAPACITY_MIN_UTILIZATION = 0.3
+CAPACITY_TAU_S = 120.0
+STARTS_KEPT = 7
+
+
+def _measured(value: object) -> object:
+    """A measurement, or None where it cannot be true."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= ABSURD:
+        return None
+    return value
+
+
+def _counted(value: object) -> object:
+    return 0 if _measured(value) is None else value
+
+
+def _aged(value: object) -> object:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return OLD_S
+    return max(0.0, value) if isinstance(value, int | float) else value
+
+
+Measured = Annotated[float | None, BeforeValidator(_measured)]
+Counted = Annotated[int, BeforeValidator(_counted)]
+
+
+class Signal(BaseModel):
+    """What a policy sees of one pool. None: not known, which is never the same as 0.
+
+    `rps` completed per second and `arrivals_per_s` (requests coming in, the last 15 s), `in_flight` at a
+    host, `queued` waiting anywhere (at the balancer or in a host's queue), `utilization` 0..1 mean over
+    the ready hosts, `p50_ms`..`p99_ms` over the window, `percentile_ms` the one that scaling.latency names
+    when it is another, `completed` and `errors` in the window, `startup_s` and `capacity_rps_per_server`
+    learned, `age_s` since the last good sample. A NaN, negative or absurd measurement becomes None, and
+    such an age becomes very old.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ready: int = Field(default=0, ge=0)
+    starting: int = Field(default=0, ge=0)
+    rps: Measured = None
+    arrivals_per_s: Measured = None
+    in_flight: Measured = None
+    queued: Measured = None
+    utilization: Measured = None
+    p50_ms: Measured = None
+    p95_ms: Measured = None
+    p99_ms: Measured = None
+    percentile_ms: Measured = None
+    completed: Counted = 0
+    errors: Counted = 0
+    startup_s: Measured = None
+    capacity_rps_per_server: Measured = None
+    age_s: Annotated[float, BeforeValidator(_aged)] = 0.0
+
+    def to_json(self) -> str:
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Signal:
+        """Raises pydantic.ValidationError for anything that is not a Signal."""
+        return cls.model_validate_json(text)
+
+
+@dataclass(frozen=True)
+class PoolSample:
+    """One balancer's counters of one pool. `source` names the process (pid and start): its counters only
+    grow.
+
+    `at` and `started_at` are Unix seconds on the balancer's clock. Counters as in
+    fleet_wire.balancer.PoolStatus.
+    """
+
+    at: float
+    source: str
+    arrivals: int
+    completed: int
+    errors: int
+    in_flight: int
+    queued: int
+    latency: LatencyHistogram
+    started_at: float | None = None
+
+
+@dataclass(frozen=True)
+class HostSample:
+    """One agent's counters. `source` names the process; `busy_s` is its device's time under load, `queued`
+    waits there.
+    """
+
+    at: float
+    name: str
+    source: str
+    busy_s: float
+    completed: int
+    queued: int = 0
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class _PoolSlice:
+    """What happened between two samples; start and end on the clock of the controller."""
+
+    start: float
+    end: float
+    seconds: float
+    arrivals: int
+    completed: int
+    errors: int
+    latency: LatencyHistogram
+
+
+@dataclass(frozen=True)
+class _HostSlice:
+    end: float
+    seconds: float
+    busy_s: float
+    completed: int
+
+
+class Learned(BaseModel):
+    """What the window knows about the pool's servers beyond the window: worth keeping over a restart."""
+
+    model_config = ConfigDict(frozen=True)
+
+    starts_s: tuple[float, ...] = ()
+    capacity_rps_per_server: float | None = None
+
+
+class Window:
+    """One pool's recent past. `feed` it at each tick, then ask for the `signal`.
+
+    `spec` may be replaced when fleet.yaml changes. `learned` survives a restart through the journal.
+    """
+
+    def __init__(self, spec: ScalingSpec, learned: Learned | None = None) -> None:
+        self.spec = spec
+        self.learned = learned or Learned()
+        self._pool: deque[_PoolSlice] = deque()
+        self._last_pool: dict[str, tuple[float, PoolSample]] = {}
+        self._hosts: dict[str, deque[_HostSlice]] = {}
+        self._last_host: dict[str, HostSample] = {}
+        self._began: float | None = None
+        self._seen: float | None = None
+        self._fed: float | None = None
+        self._ready = 0
+        self._joined_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Window {self.seconds:g} s, {len(self._pool)} slices, {len(self._last_host)} hosts>"
+
+    @property
+    def seconds(self) -> float:
+        window = self.spec.latency.window if self.spec.latency else DEFAULT_WINDOW_S
+        return window or DEFAULT_WINDOW_S
+
+    def feed(
+        self,
+        now: float,
+        pool: PoolSample | Iterable[PoolSample] | None,
+        hosts: Iterable[HostSample] = (),
+    ) -> None:
+        """Take what was observed at `now`: the pool's counters (of one balancer or several; None: none
+        answered) and those of every host that answered. Samples that cannot be true are dropped as if they
+        were missing.
+        """
+        if self._fed is not None and now < self._fed:
+            self._forget()  # the clock was set back: nothing kept can be ordered any more
+        if self._began is None:
+            self._began = now
+        self._fed = now
+        samples = () if pool is None else (pool,) if isinstance(pool, PoolSample) else tuple(pool)
+        for sample in samples:
+            if _true_pool(sample):
+                self._feed_pool(now, sample)
+                self._seen = now
+        for source in [s for s, (at, _) in self._last_pool.items() if now - at > 2 * self.seconds]:
+            del self._last_pool[source]
+        self._feed_hosts(now, [host for host in hosts if _true_host(host)])
+        self._prune(now)
+        self._learn_capacity()
+
+    def started(self, seconds: float) -> None:
+        """A host took `seconds` from the decision to ready; `startup_s` is the median of the last few."""
+        if math.isfinite(seconds) and seconds >= 0:
+            kept = (*self.learned.starts_s, seconds)[-STARTS_KEPT:]
+            self.learned = self.learned.model_copy(update={"starts_s": kept})
+
+    def signal(self, now: float, *, ready: int, starting: int) -> Signal:
+        """The pool at `now`. `ready` and `starting` are the controller's own count of hosts."""
+        if ready > self._ready and self._began is not None and now > self._began:
+            self._joined_at = now
+        self._ready = ready
+        since = now - self.seconds
+        slices = [s for s in self._pool if s.end > since]
+        covered = sum(s.seconds for s in slices)
+        recent = [s for s in slices if s.end > now - min(ARRIVALS_S, self.seconds)]
+        recent_s = sum(s.seconds for s in recent)
+        latency = self._settled_latency(now, slices)
+        latest = [s for _, s in self._last_pool.values()] if self._age(now) <= self.seconds else []
+        queued_at_hosts = sum(h.queued for h in self._last_host.values())
+        named = self.spec.latency.percentile if self.spec.latency else None
+        other = named is not None and named not in (50, 95, 99)
+        starts = self.learned.starts_s
+        return Signal(
+            ready=ready,
+            starting=starting,
+            rps=sum(s.completed for s in slices) / covered if covered else None,
+            arrivals_per_s=sum(s.arrivals for s in recent) / recent_s if recent_s else None,
+            in_flight=sum(s.in_flight for s in latest) if latest else None,
+            queued=sum(s.queued for s in latest) + queued_at_hosts if latest else None,
+            utilization=self._utilization(now, ready),
+            p50_ms=latency.quantile(0.50),
+            p95_ms=latency.quantile(0.95),
+            p99_ms=latency.quantile(0.99),
+            percentile_ms=latency.quantile(named / 100) if other and named is not None else None,
+            completed=sum(s.completed for s in slices),
+            errors=sum(s.errors for s in slices),
+            startup_s=median(starts) if starts else None,
+            capacity_rps_per_server=self.learned.capacity_rps_per_server,
+            age_s=self._age(now),
+        )
+
+    def latency_ms(self, now: float) -> dict[str, float | None]:
+        """{p50, p95, p99} of every request that completed in the window, for people (status)."""
+        latency = merged(s.latency for s in self._pool if s.end > now - self.seconds)
+        return {"p50": latency.quantile(0.50), "p95": latency.quantile(0.95), "p99": latency.quantile(0.99)}
+
+    def _age(self, now: float) -> float:
+        known = self._seen if self._seen is not None else self._began
+        return max(0.0, now - known) if known is not None else OLD_S
+
+    def _forget(self) -> None:
+        self._pool.clear()
+        self._last_pool.clear()
+        self._hosts.clear()
+        self._last_host.clear()
+        self._began = self._seen = self._joined_at = None
+
+    def _feed_pool(self, now: float, sample: PoolSample) -> None:
+        known = self._last_pool.get(sample.source)
+        self._last_pool[sample.source] = (now, sample)
+        if known is None:
+            # A balancer that started while we watched counted from zero, and all of it is news;
+            # one that was there before us has a history that we know nothing about.
+            if self._fed is None or sample.started_at is None or not self._pool:
+                return
+            if not 0 < sample.at - sample.started_at <= now - self._pool[-1].end + 1.0:
+                return
+            zero = replace(sample, at=sample.started_at, arrivals=0, completed=0, errors=0)
+            known = (now - (sample.at - sample.started_at), replace(zero, latency=LatencyHistogram()))
+        at, before = known
+        seconds = sample.at - before.at
+        if not 0 < seconds <= 2 * self.seconds:
+            return
+        arrivals = sample.arrivals - before.arrivals
+        completed = sample.completed - before.completed
+        errors = sample.errors - before.errors
+        if min(arrivals, completed, errors) < 0:
+            return  # counters that went back under the same name: nothing can be said about this span
+        latency = sample.latency.since(before.latency)
+        self._pool.append(_PoolSlice(at, now, seconds, arrivals, completed, errors, latency))
+
+    def _feed_hosts(self, now: float, hosts: list[HostSample]) -> None:
+        for host in hosts:
+            before = self._last_host.get(host.name)
+            if before is None or before.source != host.source or not host.ready:
+                self._hosts.pop(host.name, None)
+                continue
+            seconds = host.at - before.at
+            busy_s, completed = host.busy_s - before.busy_s, host.completed - before.completed
+            if not 0 < seconds <= 2 * self.seconds or busy_s < 0 or completed < 0:
+                continue
+            slices = self._hosts.setdefault(host.name, deque())
+            slices.append(_HostSlice(now, seconds, min(busy_s, seconds), completed))
+        self._last_host = {host.name: host for host in hosts}
+
+    def _prune(self, now: float) -> None:
+        while self._pool and self._pool[0].end <= now - self.seconds:
+            self._pool.popleft()
+        for name, slices in list(self._hosts.items()):
+            while slices and slices[0].end <= now - min(UTILIZATION_S, self.seconds):
+                slices.popleft()
+            if not slices:
+                del self._hosts[name]
+
+    def _settled_latency(self, now: float, slices: list[_PoolSlice]) -> LatencyHistogram:
+        """Latencies that the servers of now are to answer for.
+
+        While a server has just joined, the window is full of what the smaller pool did; raising on that
+        would add servers for a queue that is already gone. So: only what completed since, nothing at all
+        for the first seconds, and the whole window again once it holds nothing older.
+        """
+        joined = self._joined_at
+        if joined is None or now - joined > self.seconds:
+            return merged(s.latency for s in slices)
+        latency = merged(s.latency for s in slices if s.start >= joined)
+        if latency.count < SETTLE_COUNT and now - joined < SETTLE_S:
+            return LatencyHistogram()
+        return latency
+
+    def _utilization(self, now: float, ready: int) -> float | None:
+        """Mean over the ready hosts. A host that did not report counts as on target while the others are
+        below it and as idle while they are above, never past the target (Kubernetes HPA,
+        replica_calculator.go): what is not known neither adds nor removes a server. None when fewer than
+        half of them reported.
+        """
+        shares = [
+            sum(s.busy_s for s in slices) / sum(s.seconds for s in slices) for slices in self._hosts.values()
+        ]
+        if not shares or 2 * len(shares) < ready:
+            return None
+        mean = sum(shares) / len(shares)
+        missing = max(0, ready - len(shares))
+        target = self.spec.target_utilization
+        if not missing or target is None:
+            return mean
+        if mean < target:
+            return (sum(shares) + missing * target) / (len(shares) + missing)
+        return max(target, sum(shares) / (len(shares) + missing))
+
+    def _learn_capacity(self) -> None:
+        """Requests per second of busy time: what one server completes at utilization 1, from busy servers
+        only.
+        """
+        fresh = [slices[-1] for slices in self._hosts.values() if slices[-1].end == self._fed]
+        seconds, busy = sum(s.seconds for s in fresh), sum(s.busy_s for s in fresh)
+        completed = sum(s.completed for s in fresh)
+        if not seconds or busy / seconds < CAPACITY_MIN_UTILIZATION or not completed:
+            return
+        now_rps, known = completed / busy, self.learned.capacity_rps_per_server
+        if known is not None:
+            share = 1.0 - math.exp(-(seconds / len(fresh)) / CAPACITY_TAU_S)
+            now_rps = known + share * (now_rps - known)
+        self.learned = self.learned.model_copy(update={"capacity_rps_per_server": now_rps})
+
+
+def _true_pool(sample: PoolSample) -> bool:
+    counts = (sample.arrivals, sample.completed, sample.errors, sample.in_flight, sample.queued)
+    return math.isfinite(sample.at) and all(0 <= n <= ABSURD for n in counts)
+
+
+def _true_host(sample: HostSample) -> bool:
+    counts = (sample.busy_s, sample.completed, sample.queued)
+    return math.isfinite(sample.at) and all(0 <= n <= ABSURD for n in counts)
