@@ -2,78 +2,242 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import difflib
+import re
+import zoneinfo
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NamedTuple, cast
 
-from fleet_controller.spec.duration import Duration
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from fleet_controller.spec.duration import Duration, PositiveDuration
+from fleet_controller.spec.part import Part
+
+SIGNALS = (
+    "ready", "starting", "rps", "arrivals_per_s", "in_flight", "queued", "utilization",
+    "p50_ms", "p95_ms", "p99_ms", "completed", "errors",
+)  # fmt: skip
+"""The fields of the Signal that a step's `when` may name."""
+
+Comparison = Literal[">", ">=", "<", "<="]
+_WHEN = re.compile(r"\s*(\S+?)\s*(>=|<=|==?|!=|>|<)\s*(\S+)\s*", re.ASCII)
 
 
-class Part(BaseModel):
-    """A block of fleet.yaml: unknown keys are errors, values do not change."""
+class Condition(NamedTuple):
+    """`when` in parts: `field` of the Signal, compared with `number`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    field: str
+    op: Comparison
+    number: float
+
+
+def condition(when: str) -> Condition:
+    """`when` ("p95_ms > 400") in parts. Raises ValueError with what to write instead."""
+    found = _WHEN.fullmatch(when)
+    if not found:
+        raise ValueError(f'"{when[:60]}" is not a condition; write "FIELD OP NUMBER", as "p95_ms > 400"')
+    field, op, written = found.groups()
+    if field not in SIGNALS:
+        near = difflib.get_close_matches(field, SIGNALS, 1, 0.5)
+        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SIGNALS)}"
+        raise ValueError(f'"{field[:40]}" is not a field to compare; {hint}')
+    if op not in (">", ">=", "<", "<="):
+        raise ValueError(f'"{op}" cannot be used here; use one of > >= < <=')
+    try:
+        number = float(written)
+        if number != number or number in (float("inf"), float("-inf")):
+            raise ValueError
+    except ValueError:
+        unit = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|%)", written)
+        hint = 'write "FIELD OP NUMBER", as "p95_ms > 400"'
+        if unit:
+            plain = {"ms": 1.0, "s": 1000.0, "%": 0.01}[unit[2]] * float(unit[1])
+            hint = f'numbers have no unit; did you mean "{field} {op} {plain:g}"?'
+        raise ValueError(f'"{written[:40]}" is not a number; {hint}') from None
+    if field == "utilization" and 1 < number <= 100:
+        raise ValueError(
+            f'utilization is a share between 0 and 1; did you mean "utilization {op} {number / 100:g}"?'
+        )
+    return Condition(field, cast(Comparison, op), number)
+
+
+def _when(value: str) -> str:
+    condition(value)
+    return value
+
+
+def _share(value: object) -> object:
+    """Percent written where a share belongs is the likeliest slip of all: name the share that was meant."""
+    number = value
+    if isinstance(value, str):
+        percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
+        number = float(percent[1]) if percent else value
+    if (
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and (number > 1 or number is not value)
+    ):
+        meant = f"; did you mean {number / 100:g}?" if 0 < number <= 100 else ""
+        raise ValueError(f"{value} is not a share between 0 and 1{meant}")
+    return value
+
+
+def _percentile(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[pP]?\d+(\.\d+)?%?", value):
+        raise ValueError(f'"{value}" is not a number; did you mean {value.strip("pP%")}?')
+    if isinstance(value, int | float) and not isinstance(value, bool) and not 50 <= value <= 99.9:
+        meant = f"; did you mean {value * 100:g}?" if 0.5 <= value < 1 else ""
+        raise ValueError(f"{value} is not a percentile between 50 and 99.9{meant}")
+    return value
+
+
+def _cron(value: str) -> str:
+    fields = len(value.split())
+    try:
+        if fields != 5:  # cronsim takes a sixth, for seconds; cron does not
+            raise CronSimError(f"it has {fields} field{'s' if fields != 1 else ''}, not 5")
+        fires = next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)), None)
+    except CronSimError as error:
+        why = str(error)
+        raise ValueError(
+            f'"{value[:60]}" is not a cron expression: {why[:1].lower() + why[1:]}; '
+            'write "MINUTE HOUR DAY MONTH WEEKDAY", as "0 8 * * mon-fri"'
+        ) from None
+    if fires is None:
+        raise ValueError(f'"{value[:60]}" never comes; check its day and month')
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        names = zoneinfo.available_timezones()
+        near = difflib.get_close_matches(value, names, 1, 0.6)
+        near = near or [n for n in sorted(names) if n.rsplit("/", 1)[-1].lower() == value.lower()][:1]
+        hint = f'did you mean "{near[0]}"?' if near else 'write it like "Europe/Berlin" or "UTC"'
+        raise ValueError(f'"{value[:60]}" is not a known timezone; {hint}') from None
+    return value
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("0 changes nothing; write how many servers to add (negative to remove)")
+    return value
 
 
 class LatencyTarget(Part):
     """Keep the latency percentile (50..99.9) measured at the balancer under `target_ms`, over `window`."""
 
-    percentile: float = Field(default=95, gt=0, lt=100)
-    target_ms: float = Field(gt=0)
-    window: Duration = 60.0
+    percentile: Annotated[float, BeforeValidator(_percentile)] = Field(
+        default=95,
+        ge=50,
+        le=99.9,
+        description="Which percentile of latency is kept under the target (50..99.9).",
+    )
+    target_ms: float = Field(gt=0, description="Milliseconds that the percentile stays under.")
+    window: PositiveDuration = Field(default=60.0, description="How far back requests count.")
 
 
 class QueueTarget(Part):
-    target_per_server: float = Field(gt=0)
+    """Add servers when more requests wait than the servers should have waiting."""
+
+    target_per_server: float = Field(gt=0, description="Waiting requests that one ready server may have.")
 
 
 class StepRule(Part):
-    """`when` is "SIGNAL OP NUMBER" over the Signal's fields; after holding `for`, add (or remove) servers."""
+    """`when` is "FIELD OP NUMBER" over the Signal's fields; after holding `for`, add (or remove) servers."""
 
-    when: str
-    for_: Duration = Field(default=0.0, alias="for")
-    add: int
+    when: Annotated[str, AfterValidator(_when)] = Field(
+        description='Condition "FIELD OP NUMBER", as "p95_ms > 400". Fields: ' + ", ".join(SIGNALS) + "."
+    )
+    for_: Duration = Field(default=0.0, alias="for", description="How long the condition must hold first.")
+    add: Annotated[int, AfterValidator(_not_zero)] = Field(
+        description="Servers to add (negative: to remove)."
+    )
+
+    @property
+    def condition(self) -> Condition:
+        return condition(self.when)
 
 
 class Schedule(Part):
-    """From each time that `cron` names until the next schedule of the pool fires, these bounds hold."""
+    """From each time that `cron` names, for `duration` or until the pool's next schedule fires, these bounds hold."""
 
-    cron: str
-    timezone: str = "UTC"
-    min_servers: int | None = Field(default=None, ge=0)
-    max_servers: int | None = Field(default=None, ge=0)
-    servers: int | None = Field(default=None, ge=0)
-    duration: Duration | None = None
+    cron: Annotated[str, AfterValidator(_cron)] = Field(
+        description='When it starts: "MINUTE HOUR DAY MONTH WEEKDAY", as "0 8 * * mon-fri".'
+    )
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC", description='The clock that cron follows, as "Europe/Berlin".'
+    )
+    min_servers: int | None = Field(default=None, ge=0, description="The pool's min_servers while it holds.")
+    max_servers: int | None = Field(default=None, ge=0, description="The pool's max_servers while it holds.")
+    servers: int | None = Field(default=None, ge=0, description="Exactly this many servers while it holds.")
+    duration: PositiveDuration | None = Field(
+        default=None, description="How long it holds; without it, until the pool's next schedule fires."
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Schedule:
+        if self.min_servers is None and self.max_servers is None and self.servers is None:
+            raise ValueError("changes nothing; give it min_servers, max_servers or servers")
+        if self.servers is not None and (self.min_servers is not None or self.max_servers is not None):
+            raise ValueError("servers sets both bounds; leave out min_servers and max_servers")
+        if (
+            self.min_servers is not None
+            and self.max_servers is not None
+            and self.min_servers > self.max_servers
+        ):
+            raise ValueError(f"min_servers {self.min_servers} is more than max_servers {self.max_servers}")
+        return self
 
 
 class Predictive(Part):
-    enabled: bool = False
+    """Start servers before the load that recent days lead to expect."""
+
+    enabled: bool = Field(default=False, description="Scale ahead of expected load.")
 
 
 class Cooldown(Part):
-    scale_up: Duration = 30.0
-    scale_down: Duration = 300.0
+    """How long after a change of the same direction the next one has to wait."""
+
+    scale_up: Duration = Field(default=30.0, description="Pause after adding servers.")
+    scale_down: Duration = Field(default=300.0, description="Pause after removing servers.")
 
 
 class Stabilization(Part):
-    scale_up: Duration = 0.0
-    scale_down: Duration = 300.0
+    """How far back recommendations count: the highest of them wins on the way down, the lowest on the way up."""
+
+    scale_up: Duration = Field(default=0.0, description="Window before servers are added.")
+    scale_down: Duration = Field(default=300.0, description="Window before servers are removed.")
 
 
 class Idle(Part):
-    scale_to_zero: bool = False
-    after: Duration = 600.0
+    """What happens when nobody asks for anything."""
+
+    scale_to_zero: bool = Field(
+        default=False,
+        description="Switch off the last server too; requests wait at the balancer while one starts. Needs min_servers: 0.",
+    )
+    after: Duration = Field(default=600.0, description="How long without a request counts as idle.")
 
 
 class ScalingSpec(Part):
     """How many servers a pool runs. `target_utilization` is a share, 0..1."""
 
-    min_servers: int = Field(default=1, ge=0)
-    max_servers: int = Field(default=1, ge=0)
-    latency: LatencyTarget | None = None
-    target_utilization: float | None = Field(default=None, gt=0, le=1)
-    queue: QueueTarget | None = None
-    steps: tuple[StepRule, ...] = ()
-    schedules: tuple[Schedule, ...] = ()
-    predictive: Predictive = Predictive()
-    cooldown: Cooldown = Cooldown()
-    stabilization: Stabilization = Stabilization()
-    idle: Idle = Idle()
+    min_servers: int = Field(default=1, ge=0, description="Never fewer ready servers than this.")
+    max_servers: int = Field(default=1, ge=0, description="Never more servers than this.")
+    latency: LatencyTarget | None = Field(default=None, description="Latency promise that decides the size.")
+    target_utilization: Annotated[float | None, BeforeValidator(_share)] = Field(
+        default=None, gt=0, le=1, description="Share of time (0..1) that the devices should be busy."
+    )
+    queue: QueueTarget | None = Field(default=None, description="Waiting requests that decide the size.")
+    steps: tuple[StepRule, ...] = Field(
+        default=(), description="Rules for the unusual: if this, add that many."
+    )
+    schedules: tuple[Schedule, ...] = Field(default=(), description="Other bounds at certain times.")
+    predictive: Predictive = Field(default=Predictive(), description="Scaling ahead of expected load.")
+    cooldown: Cooldown = Field(default=Cooldown(), description="Pauses between changes.")
+    stabilization: Stabilization = Field(default=Stabilization(), description="Calm before changes.")
+    idle: Idle = Field(default=Idle(), description="Scaling to zero.")

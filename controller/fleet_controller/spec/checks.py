@@ -1,0 +1,399 @@
+"""What the blocks of a fleet.yaml must say about each other. Each check is one function and notes all it finds."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import fnmatch
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from fleet_controller.spec.address import Endpoint
+from fleet_controller.spec.draft import Draft, Entry, Findings, ModelDraft, PoolDraft, quoted
+from fleet_controller.spec.host import HostSpec
+from fleet_controller.spec.problem import Steps
+from fleet_controller.spec.ranges import RangeError, expand, has_range
+
+_MOST_SOURCE = 1024 * 1024
+
+
+def check(draft: Draft, found: Findings) -> None:
+    _names_once(draft, found)
+    _machines_once(draft, found)
+    _local_hosts(draft, found)
+    _jumps(draft, found)
+    _power(draft, found)
+    _models(draft, found)
+    _pool_hosts(draft, found)
+    _pool_models(draft, found)
+    for pool in draft.pools:
+        _scaling(pool, draft, found)
+    _listeners(draft, found)
+
+
+def _did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    near = difflib.get_close_matches(name, list(known), 1, cutoff)
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+def _names_once(draft: Draft, found: Findings) -> None:
+    first: dict[str, Steps] = {}
+    for entry in draft.entries:
+        twice = sorted({n for n in entry.names if n in first and n != "?"})
+        twice += sorted(n for n in set(entry.names) - set(twice) - {"?"} if list(entry.names).count(n) > 1)
+        for name in entry.names:
+            first.setdefault(name, entry.steps)
+        if twice:
+            where = f"hosts[{first[twice[0]][1]}]"
+            found.add(
+                (*entry.steps, "name"),
+                f"{quoted(twice)} {'is' if len(twice) == 1 else 'are'} there already ({where}); "
+                "give each host its own name",
+            )
+    for what, items in (("model", draft.models), ("pool", draft.pools)):
+        seen: dict[str, Steps] = {}
+        for item in items:
+            if item.spec.name in seen:
+                found.add(
+                    (*item.steps, "name"),
+                    f'"{item.spec.name}" is there already ({what}s[{seen[item.spec.name][1]}]); '
+                    f"give each {what} its own name",
+                )
+            seen.setdefault(item.spec.name, item.steps)
+
+
+def _machines_once(draft: Draft, found: Findings) -> None:
+    servers: dict[tuple[str, int], str] = {}
+    agents: dict[tuple[str, int], str] = {}
+    for entry in draft.entries:
+        for host in entry.hosts:
+            agent = (host.address, host.agent.port)
+            if (
+                not host.is_local
+                and (other := servers.setdefault((host.address, host.ssh.port), host.name)) != host.name
+            ):
+                found.add(
+                    (*entry.steps, "address"),
+                    f'"{host.name}" is the same machine as "{other}" ({host.address}, SSH port {host.ssh.port}); '
+                    "remove one of them",
+                )
+                break
+            if host.agent.port and (other := agents.setdefault(agent, host.name)) != host.name:
+                found.add(
+                    entry.steps,
+                    f'"{host.name}" and "{other}" share the address {host.address} and the agent port '
+                    f"{host.agent.port}; give each its own agent.port, or 0",
+                )
+                break
+
+
+def _local_hosts(draft: Draft, found: Findings) -> None:
+    for entry in draft.entries:
+        written = entry.written
+        if written is None or not written.is_local:
+            continue
+        if written.ssh.model_fields_set:
+            found.add((*entry.steps, "ssh"), "a local host is not reached over SSH; remove it", key=True)
+        if written.power.driver != "none":
+            found.add(
+                (*entry.steps, "power"), "a local host is this machine, which stays on; remove it", key=True
+            )
+
+
+def _jumps(draft: Draft, found: Findings) -> None:
+    hosts = draft.entry_of()
+    for entry in draft.entries:
+        for host in entry.hosts:
+            jump = host.ssh.jump
+            if host.is_local or jump is None:
+                continue
+            steps = _where(entry, "ssh", "jump")
+            if jump not in hosts:
+                # A name that is not in the inventory may be any machine that DNS knows; a near miss is a slip.
+                bare = not any(sign in jump for sign in "@.:")
+                if bare and draft.complete_hosts and (hint := _did_you_mean(jump, hosts, 0.75)):
+                    found.add(
+                        steps,
+                        f'"{jump}" is not a host of the inventory; {hint} '
+                        f'(a machine outside of it is written with its user or port, as "{jump}:22")',
+                    )
+                continue
+            if hosts[jump][1].is_local:
+                found.add(steps, f'"{jump}" is this machine; remove the jump')
+                continue
+            way = [host.name]
+            while (step := hosts[way[-1]][1].ssh.jump if way[-1] in hosts else None) is not None:
+                way.append(step)
+                if step == host.name or len(way) > len(set(way)):
+                    break
+            if len(way) > 1 and way[-1] == host.name:
+                if len(way) == 2:
+                    message = f'"{host.name}" cannot jump through itself; write "jump: null" there'
+                else:
+                    message = (
+                        f'goes in a circle: {" -> ".join(way[:6])}; write "jump: null" at the first to reach'
+                    )
+                found.add(steps, message)
+                break
+
+
+def _power(draft: Draft, found: Findings) -> None:
+    hosts = draft.entry_of()
+    for entry in draft.entries:
+        written = entry.written
+        if written is None or not entry.hosts or written.is_local:
+            continue
+        host = entry.hosts[0]
+        given = draft.file.defaults.power.model_fields_set | written.power.model_fields_set
+        block: Steps = (*entry.steps, "power") if written.power.model_fields_set else ("defaults", "power")
+        missing = [key for key in ("on", "off", "status") if not getattr(host.power, key)]
+        if host.power.driver == "command" and missing:
+            found.add(
+                block,
+                f"driver: command needs on, off and status; {' and '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing",
+                key=True,
+                needs=[(*at, key) for key in missing for at in (block, ("defaults", "power"))],
+            )
+        elif "driver" not in given and len(missing) < 3:
+            needs = [(*block, "driver"), ("defaults", "power", "driver")]
+            found.add(block, 'has commands but no driver; write "driver: command"', key=True, needs=needs)
+        for host in entry.hosts:
+            if host.power.driver == "command" and host.power.via is not None:
+                _via(host, entry, hosts, draft, found)
+
+
+def _via(
+    host: HostSpec, entry: Entry, hosts: dict[str, tuple[Entry, HostSpec]], draft: Draft, found: Findings
+) -> None:
+    via = host.power.via or ""
+    steps = _where(entry, "power", "via")
+    if via not in hosts:
+        if draft.complete_hosts:
+            hint = _did_you_mean(via, hosts) or "add it to hosts"
+            found.add(steps, f'"{via}" is not a host of the inventory; {hint}')
+        return
+    way = [host.name]
+    while way[-1] in hosts:
+        power = hosts[way[-1]][1].power
+        if power.driver != "command" or power.via is None:
+            return
+        way.append(power.via)
+        if power.via == host.name:
+            circle = " -> ".join(way[:6])
+            found.add(steps, f"goes in a circle: {circle}; a host that is off cannot switch itself on")
+        if len(way) > len(set(way)):
+            return
+
+
+def _where(entry: Entry, block: str, key: str) -> Steps:
+    """Where a host's value comes from: the host's own block, or that of `defaults`."""
+    own = entry.written is not None and key in getattr(entry.written, block).model_fields_set
+    return (*entry.steps, block, key) if own else ("defaults", block, key)
+
+
+def _models(draft: Draft, found: Findings) -> None:
+    served = {name for pool in draft.pools for name in pool.spec.models}
+    for model in draft.models:
+        if not found.broken((*model.steps, "source")):
+            _source(model, found)
+        if model.spec.name not in served and draft.complete_pools:
+            found.add(
+                (*model.steps, "name"),
+                f'no pool serves "{model.spec.name}"; add it to the models of a pool, or remove it',
+                needs=[(*pool.steps, "models") for pool in draft.pools],
+            )
+
+
+def _source(model: ModelDraft, found: Findings) -> None:
+    folder, at = model.spec.source, (*model.steps, "source")
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        found.add(at, f"the folder {folder} {what}; write the path from the folder of this file")
+        return
+    if found.broken((*model.steps, "entrypoint")):
+        return
+    at = (*model.steps, "entrypoint")
+    path = folder.joinpath(*model.spec.module.split("."))
+    file = next((f for f in (path.with_name(path.name + ".py"), path / "__init__.py") if f.is_file()), None)
+    if file is None:
+        modules = [other.stem for other in sorted(folder.glob("*.py"))[:100]]
+        hint = _did_you_mean(model.spec.module, modules) or (
+            f"it has {quoted([f'{m}.py' for m in modules])}" if modules else "it has no Python file"
+        )
+        found.add(at, f'the folder {folder} has no module "{model.spec.module}"; {hint}')
+        return
+    defined = _defined(file)
+    if defined is not None and model.spec.class_name not in defined:
+        classes = [name for name, is_class in defined.items() if is_class]
+        hint = _did_you_mean(model.spec.class_name, classes) or (
+            f"it has {quoted(classes)}" if classes else "it has no class"
+        )
+        found.add(at, f'{file} has no class "{model.spec.class_name}"; {hint}')
+
+
+def _defined(file: Path) -> dict[str, bool] | None:
+    """The names that a module binds at its top, and whether each is a class; None if only running it would tell."""
+    try:
+        if file.stat().st_size > _MOST_SOURCE:
+            return None
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    names: dict[str, bool] = {}
+    for statement in body:
+        match statement:
+            case ast.ClassDef(name=name):
+                names[name] = True
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names[name] = False
+            case ast.Import() | ast.ImportFrom():
+                for alias in statement.names:
+                    if alias.name == "*":
+                        return None
+                    names[alias.asname or alias.name.partition(".")[0]] = False
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names[name] = False
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case _:
+                return None
+    return names
+
+
+def _pool_hosts(draft: Draft, found: Findings) -> None:
+    names = list(dict.fromkeys(name for entry in draft.entries for name in entry.names if name != "?"))
+    known = set(names)
+    pool_of: dict[str, str] = {}
+    for pool in draft.pools:
+        at = (*pool.steps, "hosts")
+        members: dict[str, None] = {}
+        for number, pattern in enumerate(pool.spec.hosts):
+            members |= dict.fromkeys(_members(pattern, names, known, (*at, number), draft, found))
+        twice: dict[str, list[str]] = defaultdict(list)
+        for name in members:
+            if (other := pool_of.setdefault(name, pool.spec.name)) != pool.spec.name:
+                twice[other].append(name)
+        for other, both in twice.items():
+            found.add(
+                at,
+                f'{quoted(both)} {"is" if len(both) == 1 else "are"} in pool "{other}" already; '
+                "a host serves one pool (one pool may serve several models)",
+            )
+        pool.hosts = tuple(members)
+    if not draft.complete_pools or any(found.broken((*pool.steps, "hosts")) for pool in draft.pools):
+        return
+    helpers = {h.power.via for e in draft.entries for h in e.hosts} | {
+        h.ssh.jump for e in draft.entries for h in e.hosts
+    }
+    for entry in draft.entries:
+        idle = [name for name in entry.names if name not in pool_of and name not in helpers and name != "?"]
+        if idle:
+            one = len(idle) == 1
+            found.add(
+                (*entry.steps, "name"),
+                f"{quoted(idle)} {'is' if one else 'are'} in no pool; "
+                f"add {'it' if one else 'them'} to the hosts of a pool, or remove {'it' if one else 'them'}",
+            )
+
+
+def _members(
+    pattern: str, names: list[str], known: set[str], at: Steps, draft: Draft, found: Findings
+) -> list[str]:
+    """The hosts that one item of a pool's `hosts` stands for."""
+    if has_range(pattern):
+        try:
+            wanted = expand(pattern)
+        except RangeError as error:
+            found.add(at, str(error))
+            return []
+    elif any(sign in pattern for sign in "*?["):
+        matching = fnmatch.filter(names, pattern)
+        if not matching and draft.complete_hosts:
+            found.add(at, f'"{pattern}" matches no host; hosts are {quoted(names)}')
+        return matching
+    else:
+        wanted = [pattern]
+    unknown = [name for name in wanted if name not in known]
+    if unknown and draft.complete_hosts:
+        hint = _did_you_mean(unknown[0], names) or f"hosts are {quoted(names)}"
+        found.add(
+            at, f"{quoted(unknown)} {'is' if len(unknown) == 1 else 'are'} not in the inventory; {hint}"
+        )
+    return [name for name in wanted if name in known]
+
+
+def _pool_models(draft: Draft, found: Findings) -> None:
+    for pool in draft.pools:
+        for number, name in enumerate(pool.spec.models):
+            at = (*pool.steps, "models", number)
+            if name in pool.spec.models[:number]:
+                found.add(at, f'"{name}" is in the list already; remove it')
+            elif name not in draft.model_names and draft.complete_models:
+                hint = (
+                    _did_you_mean(name, draft.model_names)
+                    or f"models are {quoted(sorted(draft.model_names))}"
+                )
+                found.add(at, f'there is no model "{name}"; {hint}')
+
+
+def _scaling(pool: PoolDraft, draft: Draft, found: Findings) -> None:
+    at, scaling = (*pool.steps, "scaling"), pool.spec.scaling
+    low, high = (*at, "min_servers"), (*at, "max_servers")
+    if scaling.min_servers > scaling.max_servers:
+        given = "max_servers" in scaling.model_fields_set
+        found.add(
+            low,
+            f"{scaling.min_servers} is more than max_servers, which is {scaling.max_servers}"
+            + ("; lower one or raise the other" if given else " unless written; write max_servers too"),
+            needs=[low, high],
+        )
+    if scaling.idle.scale_to_zero and scaling.min_servers > 0:
+        found.add(
+            (*at, "idle", "scale_to_zero"),
+            f'needs "min_servers: 0", and min_servers is {scaling.min_servers}; write one or remove the other',
+            needs=[low, (*at, "idle")],
+        )
+    if not draft.complete_hosts or any(
+        found.broken((*pool.steps, "hosts", n)) for n in range(len(pool.spec.hosts))
+    ):
+        return
+    have = len(pool.hosts)
+    hosts = f"the pool has {have:,} host{'s' if have != 1 else ''}"
+    if scaling.max_servers > have and "max_servers" in scaling.model_fields_set:
+        found.add(high, f"{scaling.max_servers} servers, but {hosts}; add hosts or lower it", needs=[high])
+    for number, schedule in enumerate(scaling.schedules):
+        for key in ("min_servers", "max_servers", "servers"):
+            wanted = getattr(schedule, key)
+            if wanted is not None and wanted > have:
+                place = (*at, "schedules", number, key)
+                found.add(place, f"{wanted} servers, but {hosts}; add hosts or lower it", needs=[place])
+
+
+def _listeners(draft: Draft, found: Findings) -> None:
+    balancer = draft.file.balancer
+    listen, admin = balancer.listen_endpoint, balancer.admin_endpoint
+    at_listen, at_admin = ("balancer", "listen"), ("balancer", "admin")
+    if _clash(listen, admin):
+        at = at_admin if "admin" in balancer.model_fields_set else at_listen
+        found.add(
+            at,
+            f"listen ({listen}) and admin ({admin}) need different ports; write another one",
+            needs=[at_listen, at_admin],
+        )
+    for entry in draft.entries:
+        for host in entry.hosts:
+            own = Endpoint(host.bind_address, host.agent.port)
+            for what, other in (("listen", listen), ("admin", admin)):
+                if host.is_local and _clash(own, other):
+                    found.add(
+                        _where(entry, "agent", "port"),
+                        f'"{host.name}" would listen where balancer.{what} does ({other}); write another port, or 0',
+                    )
+
+
+def _clash(one: Endpoint, other: Endpoint) -> bool:
+    every = {"0.0.0.0", "::"}
+    same = one.host == other.host or one.host in every or other.host in every
+    return one.port == other.port != 0 and same

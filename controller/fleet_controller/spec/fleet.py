@@ -1,0 +1,162 @@
+"""FleetSpec, the whole of a fleet.yaml, and FleetFile, the same as a person writes it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from fleet_controller.spec.address import Endpoint, Listen, Name, endpoint
+from fleet_controller.spec.duration import Duration, PositiveDuration
+from fleet_controller.spec.host import Defaults, HostSpec
+from fleet_controller.spec.model import ModelSpec
+from fleet_controller.spec.part import Part, Text
+from fleet_controller.spec.scaling import ScalingSpec
+from fleet_wire.balancer import Routing
+
+
+class UnknownName(KeyError):
+    """A host, model or pool that fleet.yaml does not have."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], source: Path) -> None:
+        super().__init__(name)
+        near = difflib.get_close_matches(name, list(known), 1)
+        self.message = f'no {kind} "{name}" in {source.name}' + (
+            f'; did you mean "{near[0]}"?' if near else ""
+        )
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _state(value: str) -> str:
+    if not value.startswith("sqlite:///"):
+        scheme = value.partition(":")[0]
+        raise ValueError(
+            f'"{scheme[:20]}" is not available as a state store; '
+            'write "sqlite:///default" (beside this file) or "sqlite:////absolute/path.db"'
+        )
+    return value
+
+
+class PoolSpec(Part):
+    """Which hosts serve which models, and how that scales. After load, `hosts` are names."""
+
+    name: Name = Field(description="Name of the pool.")
+    hosts: tuple[Text, ...] = Field(
+        min_length=1, description='Hosts by name, glob ("gpu-*") or range ("gpu-[01:16]").'
+    )
+    models: tuple[Text, ...] = Field(min_length=1, description="Models that every host of the pool serves.")
+    routing: Routing | None = Field(default=None, description="How a host is picked; none: balancer.routing.")
+    scaling: ScalingSpec = Field(default=ScalingSpec(), description="How many servers run.")
+
+
+class QueueSpec(Part):
+    """Requests that wait while no host has room."""
+
+    size: int = Field(default=1024, ge=0, description="Most requests that wait; more are refused with 503.")
+    timeout: Duration = Field(default=30.0, description="How long a request may wait.")
+
+
+class BalancerSpec(Part):
+    """The front door: one address that clients know."""
+
+    listen: Listen = Field(default="127.0.0.1:8080", description="Where clients connect, HOST:PORT.")
+    admin: Listen = Field(default="127.0.0.1:8081", description="Where the controller connects, HOST:PORT.")
+    routing: Routing = Field(default="least_connections", description="How a host is picked.")
+    queue: QueueSpec = Field(default=QueueSpec(), description="Requests that wait for a host.")
+    request_timeout: PositiveDuration = Field(
+        default=300.0, description="How long a request may take in all."
+    )
+
+    @property
+    def listen_endpoint(self) -> Endpoint:
+        return endpoint(self.listen)
+
+    @property
+    def admin_endpoint(self) -> Endpoint:
+        return endpoint(self.admin)
+
+
+class ControllerSpec(Part):
+    """The loop that watches the fleet and changes it."""
+
+    interval: PositiveDuration = Field(default=5.0, description="How often it looks.")
+    state: Annotated[str, AfterValidator(_state)] = Field(
+        default="sqlite:///default",
+        repr=False,
+        description="Where it remembers what it did; default: .fleetctl/FLEET/ beside this file.",
+    )
+    parallel: int = Field(default=16, ge=1, le=1024, description="Hosts that are worked on at the same time.")
+    unreachable_after: PositiveDuration = Field(
+        default=30.0, description="How long a host may be silent before it counts as unreachable."
+    )
+
+
+class FleetFile(Part):
+    """fleet.yaml: the machines, the models, and how they scale."""
+
+    fleet: Name = Field(description="Name of the fleet.")
+    defaults: Defaults = Field(default=Defaults(), description="What holds for every host.")
+    hosts: tuple[HostSpec, ...] = Field(min_length=1, description="The inventory: machines that may run.")
+    models: tuple[ModelSpec, ...] = Field(min_length=1, description="The models.")
+    pools: tuple[PoolSpec, ...] = Field(min_length=1, description="Which hosts serve which models.")
+    balancer: BalancerSpec = Field(default=BalancerSpec(), description="The front door.")
+    controller: ControllerSpec = Field(default=ControllerSpec(), description="The control loop.")
+
+
+class FleetSpec(Part):
+    """A fleet.yaml that was read and found good: ranges, globs and defaults are worked in, paths are absolute."""
+
+    fleet: Name
+    hosts: tuple[HostSpec, ...]
+    models: tuple[ModelSpec, ...]
+    pools: tuple[PoolSpec, ...]
+    balancer: BalancerSpec = BalancerSpec()
+    controller: ControllerSpec = ControllerSpec()
+    source: Path
+
+    def host(self, name: str) -> HostSpec:
+        """Raises UnknownName."""
+        try:
+            return self._hosts[name]
+        except KeyError:
+            raise UnknownName("host", name, self._hosts, self.source) from None
+
+    def model(self, name: str) -> ModelSpec:
+        """Raises UnknownName."""
+        try:
+            return self._models[name]
+        except KeyError:
+            raise UnknownName("model", name, self._models, self.source) from None
+
+    def pool(self, name: str) -> PoolSpec:
+        """Raises UnknownName."""
+        try:
+            return self._pools[name]
+        except KeyError:
+            raise UnknownName("pool", name, self._pools, self.source) from None
+
+    def pool_of(self, host: str) -> PoolSpec | None:
+        """The pool that `host` serves; None for a host in none (a jump host, a hypervisor)."""
+        return self._pool_of.get(host)
+
+    @cached_property
+    def _hosts(self) -> dict[str, HostSpec]:
+        return {host.name: host for host in self.hosts}
+
+    @cached_property
+    def _models(self) -> dict[str, ModelSpec]:
+        return {model.name: model for model in self.models}
+
+    @cached_property
+    def _pools(self) -> dict[str, PoolSpec]:
+        return {pool.name: pool for pool in self.pools}
+
+    @cached_property
+    def _pool_of(self) -> dict[str, PoolSpec]:
+        return {host: pool for pool in self.pools for host in pool.hosts}

@@ -1,0 +1,241 @@
+"""The inventory: machines, how they are reached, switched on and off, and what runs on them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from fleet_controller.spec.address import (
+    BindAddress,
+    HostAddress,
+    HostName,
+    Port,
+    SshPort,
+    UserName,
+    address,
+    is_ip,
+    user,
+)
+from fleet_controller.spec.duration import Duration, PositiveDuration
+from fleet_controller.spec.part import Part, Text
+from fleet_controller.spec.size import Size
+
+_POWER_LATER = ("libvirt", "redfish", "ipmi", "wol", "proxmox")
+_LIBVIRT = 'on: [virsh, start, "{name}"]'
+
+
+def home(value: Path) -> Path:
+    """`value` with ~ expanded. Raises ValueError for the home of an unknown user."""
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f'"{str(value)[:70]}" names the home of a user that this machine does not have'
+        ) from None
+
+
+def _argv(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            words = shlex.split(value)
+        except ValueError:
+            words = value.split()
+        raise ValueError(f"is one text; write the command as a list of its words: {json.dumps(words)}")
+    return value
+
+
+def _driver(value: object) -> object:
+    if isinstance(value, str) and value.lower() in _POWER_LATER:
+        raise ValueError(
+            f'"{value}" is not available yet; use "driver: command" with on, off and status, '
+            f"as {_LIBVIRT} for libvirt"
+        )
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+def _jump(value: str) -> str:
+    """NAME, or [USER@]HOST[:PORT]; which of the two is decided against the inventory."""
+    who, at, rest = value.rpartition("@")
+    if at:
+        user(who)
+    host, colon, port = rest.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and (":" not in host or host.startswith("[")):
+        if not 0 < int(port[:6]) <= 65535:
+            raise ValueError(f'"{port[:20]}" is not a port; write a number between 1 and 65535')
+        rest = host
+    address(rest.removeprefix("[").removesuffix("]"))
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value, re.ASCII):
+        raise ValueError(f'"{value[:40]}" is not a device; write "auto", "cpu", "cuda" or "cuda:0"')
+    return value
+
+
+def remote_path(value: str) -> str:
+    if not re.fullmatch(r"(~/|/)[^\x00-\x1f\x7f]*", value) or ".." in value.split("/"):
+        raise ValueError(
+            f'"{value[:70]}" is not a folder on the host; start it with "/" or "~/", without ".."'
+        )
+    return value
+
+
+def program(value: str) -> str:
+    if not re.fullmatch(r"(~/|/)?[A-Za-z0-9_.][^\x00-\x20\x7f]*", value):
+        raise ValueError(
+            f'"{value[:70]}" is not a program; write its name or its full path, without arguments'
+        )
+    return value
+
+
+Argv = Annotated[tuple[Text, ...], BeforeValidator(_argv)]
+LocalPath = Annotated[Path, AfterValidator(home), WithJsonSchema({"type": "string"})]
+
+
+class SshSpec(Part):
+    """How a host is reached."""
+
+    user: UserName | None = Field(
+        default=None, description="User to log in as; none: the user who runs fleetctl."
+    )
+    port: SshPort = Field(default=22, description="Port of the SSH server.")
+    identity_file: LocalPath | None = Field(
+        default=None, description="Private key file; none: the SSH agent and the usual files in ~/.ssh."
+    )
+    known_hosts: LocalPath = Field(
+        default=Path("~/.ssh/known_hosts"),
+        validate_default=True,
+        description="Where host keys are looked up; unknown keys are refused.",
+    )
+    jump: Annotated[str, AfterValidator(_jump)] | None = Field(
+        default=None, description="Host of the inventory, or [USER@]HOST[:PORT], to go through (ProxyJump)."
+    )
+    connect_timeout: PositiveDuration = Field(default=10.0, description="How long connecting may take.")
+    command_timeout: PositiveDuration = Field(
+        default=60.0, description="How long an ordinary command may take."
+    )
+    keepalive: Duration = Field(
+        default=15.0, description="How often an idle connection is proved alive; 0: never."
+    )
+
+
+class PowerSpec(Part):
+    """How a host is switched on and off. In commands, {name} and {address} stand for the host's own."""
+
+    driver: Annotated[Literal["none", "command"], BeforeValidator(_driver)] = Field(
+        default="none", description='"none": the host is always on. "command": the commands below switch it.'
+    )
+    on: Argv = Field(default=(), description='Command that switches it on, as [virsh, start, "{name}"].')
+    off: Argv = Field(default=(), description='Command that switches it off, as [virsh, shutdown, "{name}"].')
+    status: Argv = Field(
+        default=(), description='Command that prints its state, as [virsh, domstate, "{name}"].'
+    )
+    via: str | None = Field(
+        default=None, description="Host of the inventory on which the commands run; none: this machine."
+    )
+    status_on: Annotated[str, AfterValidator(_regex)] = Field(
+        default=r"(?i)\b(on|running|up|active)\b",
+        description="Regular expression found in the output of status when the host is on.",
+    )
+    boot_timeout: PositiveDuration = Field(default=300.0, description="How long switching on may take.")
+    off_timeout: PositiveDuration = Field(default=120.0, description="How long switching off may take.")
+
+
+class AgentSpec(Part):
+    """The server that runs on a host."""
+
+    port: Port = Field(
+        default=9400,
+        description="Port of the agent; 0: the system picks one. Default: 9400, for local hosts 0.",
+    )
+    listen: BindAddress | None = Field(
+        default=None,
+        description="Address to listen on; none: the host's address if it is an IP address, else 0.0.0.0 "
+        "(local hosts: 127.0.0.1).",
+    )
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        default="auto", description='"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:0".'
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads for the model; none: torch decides."
+    )
+    drain_timeout: Duration = Field(
+        default=30.0, description="How long requests in flight may take to finish."
+    )
+    start_timeout: PositiveDuration = Field(
+        default=600.0, description="How long starting and loading the models may take."
+    )
+
+
+class InstallSpec(Part):
+    """What is put on a host, and where."""
+
+    python: Annotated[str, AfterValidator(program)] = Field(
+        default="python3", description="Python on the host with which the environment is made."
+    )
+    interpreter: Annotated[str, AfterValidator(program)] | None = Field(
+        default=None,
+        description="Python that has everything already: nothing is installed. Default for local hosts: this one.",
+    )
+    pip_args: tuple[Text, ...] = Field(default=(), description="More arguments for pip install, one a word.")
+    directory: Annotated[str, AfterValidator(remote_path)] = Field(
+        default="~/.fleetctl", description="Folder on the host for releases, environments and logs."
+    )
+
+
+class Defaults(Part):
+    """What holds for every host that does not say otherwise."""
+
+    ssh: SshSpec = Field(default=SshSpec(), description="How hosts are reached.")
+    power: PowerSpec = Field(default=PowerSpec(), description="How hosts are switched on and off.")
+    agent: AgentSpec = Field(default=AgentSpec(), description="The server on each host.")
+    install: InstallSpec = Field(default=InstallSpec(), description="What is put on hosts.")
+
+
+class HostSpec(Part):
+    """A machine that may run. In the file, name and address may hold ranges: one entry, many hosts."""
+
+    name: HostName = Field(description='Name, or a range of names: "gpu-[01:16]".')
+    address: HostAddress = Field(
+        description='IP address, host name, a range of as many ("10.0.1.[11:26]"), or "local": this machine.'
+    )
+    zone: Text | None = Field(default=None, min_length=1, max_length=200, description="Rack or zone.")
+    labels: dict[str, Text] = Field(default={}, description="Your own notes: KEY: VALUE.")
+    price_per_hour: float | None = Field(
+        default=None, ge=0, description="What an hour costs, in your currency."
+    )
+    device_memory_bytes: Size | None = Field(
+        default=None,
+        alias="device_memory",
+        description="Device memory that may be used, as 8GiB; none: all that the device has.",
+    )
+    protect: bool = Field(default=False, description="Never chosen when servers are removed.")
+    ssh: SshSpec = Field(default=SshSpec(), description="How the host is reached.")
+    power: PowerSpec = Field(default=PowerSpec(), description="How the host is switched on and off.")
+    agent: AgentSpec = Field(default=AgentSpec(), description="The server on the host.")
+    install: InstallSpec = Field(default=InstallSpec(), description="What is put on the host.")
+
+    @property
+    def is_local(self) -> bool:
+        return self.address == "local"
+
+    @property
+    def bind_address(self) -> str:
+        """Where the agent listens, `agent.listen` or what follows from the host's address."""
+        if self.agent.listen is not None:
+            return "127.0.0.1" if self.agent.listen == "local" else self.agent.listen
+        return "127.0.0.1" if self.is_local else self.address if is_ip(self.address) else "0.0.0.0"

@@ -1,0 +1,246 @@
+"""fleet.yaml -> FleetSpec: read, check each block, expand and merge, check what the blocks say about each other."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from fleet_controller.spec import document, explain
+from fleet_controller.spec.address import address, name
+from fleet_controller.spec.checks import check
+from fleet_controller.spec.draft import Draft, Entry, Findings, ModelDraft, PoolDraft
+from fleet_controller.spec.fleet import FleetFile, FleetSpec, PoolSpec
+from fleet_controller.spec.host import AgentSpec, Defaults, HostSpec, InstallSpec, PowerSpec, SshSpec
+from fleet_controller.spec.model import ModelSpec
+from fleet_controller.spec.part import Part
+from fleet_controller.spec.problem import Problem, SpecError, Steps
+from fleet_controller.spec.ranges import MOST, RangeError, expand
+
+P = TypeVar("P", bound=Part)
+
+
+class _Frame(FleetFile):
+    """The file without a look into the items of its lists: each of them is read, and fails, by itself."""
+
+    hosts: tuple[Any, ...] = Field(min_length=1)
+    models: tuple[Any, ...] = Field(min_length=1)
+    pools: tuple[Any, ...] = Field(min_length=1)
+
+
+_FILLER = {"fleet": "unnamed", "hosts": [None], "models": [None], "pools": [None]}
+
+
+def load(path: Path) -> FleetSpec:
+    """The fleet that the file at `path` describes. Raises SpecError, with all that is wrong at once."""
+    read = document.read(path)
+    if not isinstance(read.value, dict):
+        message = f'is {explain.shown(read.value)}, not a mapping; start with "fleet: NAME"'
+        raise SpecError([Problem(message, *read.spot(()))], path)
+    found = Findings(read)
+    draft = _draft(read.value, found, path)
+    if draft is not None:
+        check(draft, found)
+    if found.any or draft is None:
+        raise SpecError(found.problems(), path)
+    return FleetSpec(
+        fleet=draft.file.fleet,
+        hosts=tuple(host for entry in draft.entries for host in entry.hosts),
+        models=tuple(model.spec for model in draft.models),
+        pools=tuple(pool.spec.model_copy(update={"hosts": pool.hosts}) for pool in draft.pools),
+        balancer=draft.file.balancer,
+        controller=draft.file.controller,
+        source=_absolute(path),
+    )
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links out of the fleet's folder
+
+
+def _draft(value: dict[str, Any], found: Findings, path: Path) -> Draft | None:
+    frame = _salvage(_Frame, value, (), found, _FILLER)
+    if frame is None:
+        return None
+    draft = Draft(frame)
+    folder = _absolute(path).parent
+    _read_hosts(draft, _items(value, "hosts"), found, folder)
+    for number, item in enumerate(_items(value, "models")):
+        steps: Steps = ("models", number)
+        model = _salvage(ModelSpec, item, steps, found)
+        if model is not None:
+            source = _absolute(folder / model.source)
+            draft.models.append(ModelDraft(steps, model.model_copy(update={"source": source})))
+        written = model.name if model is not None else _name(item)
+        draft.model_names.add(written or "")
+        draft.complete_models &= written is not None
+    draft.complete_models &= not found.broken(("models",))
+    for number, item in enumerate(_items(value, "pools")):
+        pool = _salvage(PoolSpec, item, ("pools", number), found)
+        if pool is not None:
+            draft.pools.append(PoolDraft(("pools", number), pool))
+        draft.complete_pools &= pool is not None
+    draft.complete_pools &= not found.broken(("pools",))
+    return draft
+
+
+def _items(value: dict[str, Any], key: str) -> list[Any]:
+    items = value.get(key)
+    return items if isinstance(items, list) else []
+
+
+def _name(item: Any) -> str | None:
+    written = item.get("name") if isinstance(item, dict) else None
+    return str(written) if isinstance(written, str | int) else None
+
+
+def _salvage(
+    model: type[P], data: Any, at: Steps, found: Findings, filler: dict[str, Any] | None = None
+) -> P | None:
+    """`data` as `model`, noting what is wrong and going on without it; None if too little is left."""
+    try:
+        return model.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        for finding in explain.findings(error, model, at):
+            found.note(finding)
+        first = error
+    rest = copy.deepcopy(data)
+    problem: ValidationError | None = first
+    for _ in range(4):  # what is left may have problems of its own, one layer at a time
+        if problem is None or not isinstance(rest, dict):
+            return None
+        for detail in problem.errors(include_url=False):
+            _cut(rest, detail["loc"], missing=detail["type"] == "missing")
+        for key, value in (filler or {}).items():
+            rest.setdefault(key, value)
+        try:
+            return model.model_validate(rest, by_alias=True, by_name=False)
+        except ValidationError as again:
+            problem = again
+    return None
+
+
+def _cut(data: dict[str, Any], loc: Steps, missing: bool) -> None:
+    """Take the value at `loc` out of `data`: the whole list if it is in one, the whole block if that lacks a key."""
+    steps = list(loc[:-1] if missing else loc)
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            steps = steps[:number]
+            break
+    block: Any = data
+    for step in steps[:-1]:
+        block = block.get(step) if isinstance(block, dict) else None
+    if steps and isinstance(block, dict):
+        block.pop(steps[-1], None)
+
+
+def _read_hosts(draft: Draft, items: list[Any], found: Findings, folder: Path) -> None:
+    room = MOST
+    for number, item in enumerate(items):
+        steps: Steps = ("hosts", number)
+        written = _salvage(HostSpec, item, steps, found)
+        entry = Entry(steps, written)
+        draft.entries.append(entry)
+        try:
+            entry.names = expand(written.name if written is not None else _name(item) or "?")
+        except RangeError:  # noted by the model already
+            entry.names = ("?",)
+        draft.complete_hosts &= "?" not in entry.names
+        if written is None:
+            continue
+        room -= len(entry.names)
+        if room < 0:
+            found.add(steps, f"the fleet has more than {MOST:,} hosts; split it into several fleets")
+            break
+        entry.hosts = _expand(written, entry, found, draft.file.defaults, folder)
+    draft.complete_hosts &= not found.broken(("hosts",))
+
+
+def _expand(
+    written: HostSpec, entry: Entry, found: Findings, defaults: Defaults, folder: Path
+) -> tuple[HostSpec, ...]:
+    """The hosts that one entry stands for, with `defaults` worked in."""
+    names = entry.names
+    addresses = expand(written.address)
+    at_address = (*entry.steps, "address")
+    if written.is_local:
+        addresses = ["local"] * len(names)
+    elif len(names) != len(addresses):
+        found.add(
+            at_address,
+            f'"{written.name}" stands for {len(names):,} hosts and "{written.address}" for {len(addresses):,}; '
+            "make both ranges the same size",
+        )
+        return ()
+    for texts, fit, at in ((names, name, (*entry.steps, "name")), (addresses, address, at_address)):
+        for text in texts:
+            try:
+                fit(text)
+            except ValueError as error:
+                found.add(at, str(error))
+                return ()
+    ssh = _absolute_files(_merged(defaults.ssh, written.ssh), folder)
+    power = _merged(defaults.power, written.power)
+    agent = _merged(defaults.agent, written.agent)
+    install = _merged(defaults.install, written.install)
+    if written.is_local:
+        # Local agents share one machine, and run with the Python that runs this: ports and installs would clash.
+        if "port" not in agent.model_fields_set:
+            agent = agent.model_copy(update={"port": 0})
+        if "interpreter" not in install.model_fields_set:
+            install = install.model_copy(update={"interpreter": sys.executable})
+        power = written.power
+    common = {"agent": agent, "install": install}
+    named = any("{" in word for words in (power.on, power.off, power.status) for word in words)
+    return tuple(
+        written.model_copy(
+            update={
+                "name": host,
+                "address": at,
+                "ssh": _own_way(ssh, written.ssh, host),
+                "power": _own_power(power, written.power, host, at) if named or power.via else power,
+                **common,
+            }
+        )
+        for host, at in zip(names, addresses, strict=True)
+    )
+
+
+Block = TypeVar("Block", SshSpec, PowerSpec, AgentSpec, InstallSpec)
+
+
+def _merged(default: Block, own: Block) -> Block:
+    """The block of a host: what it says itself, else what `defaults` says, else what the model says."""
+    said = {key: getattr(default, key) for key in default.model_fields_set}
+    said |= {key: getattr(own, key) for key in own.model_fields_set}
+    return type(own)().model_copy(update=said)
+
+
+def _absolute_files(ssh: SshSpec, folder: Path) -> SshSpec:
+    files = {"known_hosts": _absolute(folder / ssh.known_hosts)}
+    if ssh.identity_file is not None:
+        files["identity_file"] = _absolute(folder / ssh.identity_file)
+    return ssh.model_copy(update=files)
+
+
+def _own_way(ssh: SshSpec, own: SshSpec, host: str) -> SshSpec:
+    """A jump host of `defaults` is not reached through itself."""
+    if ssh.jump == host and "jump" not in own.model_fields_set:
+        return ssh.model_copy(update={"jump": None})
+    return ssh
+
+
+def _own_power(power: PowerSpec, own: PowerSpec, host: str, at: str) -> PowerSpec:
+    """Commands with the host's name and address in place; a hypervisor of `defaults` does not switch itself."""
+    if power.via == host and "via" not in own.model_fields_set:
+        return own
+    return power.model_copy(
+        update={
+            key: tuple(word.replace("{name}", host).replace("{address}", at) for word in getattr(power, key))
+            for key in ("on", "off", "status")
+        }
+    )
