@@ -6,8 +6,8 @@ SHELL := /bin/sh
 BIN := .venv/bin
 TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh curl ps
 
-# Programs that Debian keeps out of an ordinary user's PATH (sshd, cron, ip) are found by the tests all the same.
-export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+# Found by the tests: what Debian keeps out of a user's PATH (sshd, cron, ip), and what make/unpack.sh unpacked.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(CURDIR)/.venv/debian/run
 
 environment = @python=$$(make/python.sh) && "$$python" make/environment.py
 

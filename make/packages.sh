@@ -3,9 +3,10 @@
 #
 #     make/packages.sh PROGRAM...       e.g. sshd ssh-keygen cron ip virsh curl
 #
-# Needs root, or sudo that asks no password, only when something is missing; else it names the line to run and exits 1.
+# Root, or sudo that asks no password, installs them; anyone else gets them unpacked under .venv (unpack.sh).
 set -eu
-PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:$PWD/.venv/debian/run"
 
 package_of() {
     case $1 in
@@ -38,10 +39,7 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
     as_root="sudo -n"
 else
-    echo "make: the tests need:$missing. As root, run" >&2
-    echo "          apt-get update && $line" >&2
-    echo "      then the same make command." >&2
-    exit 1
+    exec make/unpack.sh "$missing"
 fi
 
 echo "make: installing for the tests:$missing" >&2
