@@ -84,7 +84,9 @@ class Daemon:
         deadline = time.monotonic() + timeout_s
         while not self.ready_file.exists():
             if child.poll() is not None:
-                raise DaemonError(f"the {self.name} ended with status {child.returncode}: {self.last_words()}")
+                raise DaemonError(
+                    f"the {self.name} ended with status {child.returncode}: {self.last_words()}"
+                )
             if time.monotonic() > deadline:
                 raise DaemonError(f"the {self.name} was not ready in {timeout_s:.0f} s: {self.last_words()}")
             time.sleep(0.02)
@@ -128,12 +130,28 @@ class Daemon:
 
 
 def balancer(spec: FleetSpec, folder: StateFolder) -> Daemon:
-    argv = [sys.executable, "-m", "fleet_balancer", "--listen", spec.balancer.listen, "--admin", spec.balancer.admin]
+    argv = [
+        sys.executable,
+        "-m",
+        "fleet_balancer",
+        "--listen",
+        spec.balancer.listen,
+        "--admin",
+        spec.balancer.admin,
+    ]
     return Daemon("balancer", folder, [*argv, "--token-file", str(folder.token_file("balancer"))])
 
 
 def controller(spec: FleetSpec, folder: StateFolder) -> Daemon:
-    argv = [sys.executable, "-m", "fleet_controller", "--fleet", str(spec.source), "--state", folder.journal_url]
+    argv = [
+        sys.executable,
+        "-m",
+        "fleet_controller",
+        "--fleet",
+        str(spec.source),
+        "--state",
+        folder.journal_url,
+    ]
     return Daemon("controller", folder, argv)
 
 

@@ -1,4 +1,4 @@
-"""The state folder of a fleet: where its journal, tokens, daemon files and logs lie, readable by their owner only."""
+"""The state folder of a fleet: its journal, tokens, daemon files and logs, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StateFolder:
 
     @classmethod
     def of(cls, spec: FleetSpec) -> StateFolder:
-        """`<folder of fleet.yaml>/.fleetctl/<fleet>`, or the folder of the SQLite file that `controller.state` names."""
+        """`.fleetctl/<fleet>` beside fleet.yaml, or the folder of the SQLite file that `controller.state` names."""
         default = spec.source.parent / ".fleetctl" / spec.fleet
         url = spec.controller.state
         if url == DEFAULT_STATE:
@@ -45,7 +45,7 @@ class StateFolder:
             folder.chmod(0o700)
 
     def token_file(self, name: str) -> Path:
-        """The file with the bearer token of `name` ("balancer", or "host-NAME"), made 0600 when there is none."""
+        """The bearer token of `name` ("balancer" or "host-NAME") as a 0600 file, made when there is none."""
         path = self.path / "tokens" / name
         if not path.exists():
             self.ensure()
@@ -75,7 +75,9 @@ class StateFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
-                raise Locked(f"process {file.read().strip() or '?'} holds the {name} lock in {self.path}") from error
+                raise Locked(
+                    f"process {file.read().strip() or '?'} holds the {name} lock in {self.path}"
+                ) from error
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

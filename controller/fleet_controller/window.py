@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Annotated
 
@@ -131,11 +131,11 @@ class HostSample:
 
 @dataclass(frozen=True)
 class _PoolSlice:
-    """What happened between two samples; start and end on the clock of the controller."""
+    """What happened between two samples. It ended at `end` on the controller's clock and is as long as the
+    samples' own clock says."""
 
     start: float
     end: float
-    seconds: float
     arrivals: int
     completed: int
     errors: int
@@ -171,11 +171,11 @@ class Window:
         self._pool: deque[_PoolSlice] = deque()
         self._last_pool: dict[str, tuple[float, PoolSample]] = {}
         self._hosts: dict[str, deque[_HostSlice]] = {}
-        self._last_host: dict[str, HostSample] = {}
+        self._last_host: dict[str, tuple[float, HostSample]] = {}
         self._began: float | None = None
         self._seen: float | None = None
         self._fed: float | None = None
-        self._ready = 0
+        self._ready: int | None = None
         self._joined_at: float | None = None
 
     def __repr__(self) -> str:
@@ -202,12 +202,11 @@ class Window:
             self._began = now
         self._fed = now
         samples = () if pool is None else (pool,) if isinstance(pool, PoolSample) else tuple(pool)
-        for sample in samples:
-            if _true_pool(sample):
-                self._feed_pool(now, sample)
-                self._seen = now
-        for source in [s for s, (at, _) in self._last_pool.items() if now - at > 2 * self.seconds]:
-            del self._last_pool[source]
+        true = [sample for sample in samples if _true_pool(sample)]
+        for sample in true:
+            self._feed_pool(now, sample)
+        if true:
+            self._seen = now
         self._feed_hosts(now, [host for host in hosts if _true_host(host)])
         self._prune(now)
         self._learn_capacity()
@@ -220,17 +219,18 @@ class Window:
 
     def signal(self, now: float, *, ready: int, starting: int) -> Signal:
         """The pool at `now`. `ready` and `starting` are the controller's own count of hosts."""
-        if ready > self._ready and self._began is not None and now > self._began:
+        if self._ready is not None and ready > self._ready:
             self._joined_at = now
         self._ready = ready
         since = now - self.seconds
         slices = [s for s in self._pool if s.end > since]
-        covered = sum(s.seconds for s in slices)
+        covered = _covered(slices)
         recent = [s for s in slices if s.end > now - min(ARRIVALS_S, self.seconds)]
-        recent_s = sum(s.seconds for s in recent)
+        recent_s = _covered(recent)
         latency = self._settled_latency(now, slices)
-        latest = [s for _, s in self._last_pool.values()] if self._age(now) <= self.seconds else []
-        queued_at_hosts = sum(h.queued for h in self._last_host.values())
+        age = self._age(now)
+        latest = [s for at, s in self._last_pool.values() if at == self._seen and age <= self.seconds]
+        queued_at_hosts = sum(h.queued for at, h in self._last_host.values() if at == self._fed)
         named = self.spec.latency.percentile if self.spec.latency else None
         other = named is not None and named not in (50, 95, 99)
         starts = self.learned.starts_s
@@ -250,7 +250,7 @@ class Window:
             errors=sum(s.errors for s in slices),
             startup_s=median(starts) if starts else None,
             capacity_rps_per_server=self.learned.capacity_rps_per_server,
-            age_s=self._age(now),
+            age_s=age,
         )
 
     def latency_ms(self, now: float) -> dict[str, float | None]:
@@ -272,18 +272,12 @@ class Window:
     def _feed_pool(self, now: float, sample: PoolSample) -> None:
         known = self._last_pool.get(sample.source)
         self._last_pool[sample.source] = (now, sample)
-        if known is None:
-            # A balancer that started while we watched counted from zero, and all of it is news;
-            # one that was there before us has a history that we know nothing about.
-            if self._fed is None or sample.started_at is None or not self._pool:
-                return
-            if not 0 < sample.at - sample.started_at <= now - self._pool[-1].end + 1.0:
-                return
-            zero = replace(sample, at=sample.started_at, arrivals=0, completed=0, errors=0)
-            known = (now - (sample.at - sample.started_at), replace(zero, latency=LatencyHistogram()))
-        at, before = known
+        before = known[1] if known is not None else self._zero(now, sample)
+        if before is None:
+            return
         seconds = sample.at - before.at
-        if not 0 < seconds <= 2 * self.seconds:
+        gap = 0.0 if known is None else now - known[0]
+        if not 0 < seconds <= 2 * self.seconds or gap > 2 * self.seconds:
             return
         arrivals = sample.arrivals - before.arrivals
         completed = sample.completed - before.completed
@@ -291,23 +285,39 @@ class Window:
         if min(arrivals, completed, errors) < 0:
             return  # counters that went back under the same name: nothing can be said about this span
         latency = sample.latency.since(before.latency)
-        self._pool.append(_PoolSlice(at, now, seconds, arrivals, completed, errors, latency))
+        self._pool.append(_PoolSlice(now - seconds, now, arrivals, completed, errors, latency))
+
+    def _zero(self, now: float, sample: PoolSample) -> PoolSample | None:
+        """The start of a source seen for the first time. One that started while we watched counted from
+        zero, and all of it is news; one that was there before has a history that we know nothing about:
+        None.
+        """
+        if sample.started_at is None or self._seen is None:
+            return None
+        if not 0 < sample.at - sample.started_at <= now - self._seen + 1.0:
+            return None
+        return PoolSample(sample.started_at, sample.source, 0, 0, 0, 0, 0, LatencyHistogram())
 
     def _feed_hosts(self, now: float, hosts: list[HostSample]) -> None:
         for host in hosts:
-            before = self._last_host.get(host.name)
+            at, before = self._last_host.get(host.name, (now, None))
+            self._last_host[host.name] = (now, host)
             if before is None or before.source != host.source or not host.ready:
                 self._hosts.pop(host.name, None)
                 continue
             seconds = host.at - before.at
             busy_s, completed = host.busy_s - before.busy_s, host.completed - before.completed
-            if not 0 < seconds <= 2 * self.seconds or busy_s < 0 or completed < 0:
+            if not 0 < seconds <= 2 * self.seconds or now - at > 2 * self.seconds:
+                continue
+            if busy_s < 0 or completed < 0:
                 continue
             slices = self._hosts.setdefault(host.name, deque())
             slices.append(_HostSlice(now, seconds, min(busy_s, seconds), completed))
-        self._last_host = {host.name: host for host in hosts}
 
     def _prune(self, now: float) -> None:
+        old = now - 2 * self.seconds
+        self._last_pool = {source: seen for source, seen in self._last_pool.items() if seen[0] >= old}
+        self._last_host = {name: seen for name, seen in self._last_host.items() if seen[0] >= old}
         while self._pool and self._pool[0].end <= now - self.seconds:
             self._pool.popleft()
         for name, slices in list(self._hosts.items()):
@@ -326,7 +336,7 @@ class Window:
         joined = self._joined_at
         if joined is None or now - joined > self.seconds:
             return merged(s.latency for s in slices)
-        latency = merged(s.latency for s in slices if s.start >= joined)
+        latency = merged(s.latency for s in slices if (s.start + s.end) / 2 >= joined)
         if latency.count < SETTLE_COUNT and now - joined < SETTLE_S:
             return LatencyHistogram()
         return latency
@@ -365,6 +375,15 @@ class Window:
             share = 1.0 - math.exp(-(seconds / len(fresh)) / CAPACITY_TAU_S)
             now_rps = known + share * (now_rps - known)
         self.learned = self.learned.model_copy(update={"capacity_rps_per_server": now_rps})
+
+
+def _covered(slices: Iterable[_PoolSlice]) -> float:
+    """Seconds that the slices cover together; those of several balancers lie over each other."""
+    total, reach = 0.0, -math.inf
+    for s in sorted(slices, key=lambda s: s.start):
+        total += max(0.0, s.end - max(s.start, reach))
+        reach = max(reach, s.end)
+    return total
 
 
 def _true_pool(sample: PoolSample) -> bool:

@@ -23,7 +23,8 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from fleet_controller.journal import tables
-from fleet_controller.journal.records import (
+from fleet_controller.lifecycle import HostState, check_move
+from fleet_controller.records import (
     Action,
     ActionKind,
     Answer,
@@ -32,7 +33,6 @@ from fleet_controller.journal.records import (
     PoolRecord,
     Request,
 )
-from fleet_controller.lifecycle import HostState, check_move
 
 BUSY_TIMEOUT_MS = 10_000
 EVENTS_KEPT = 100_000
@@ -191,14 +191,23 @@ class Journal:
             raise Busy(host) from error
         return action
 
-    def finish(self, action: Action, now: float, error: str | None = None) -> None:
-        """Close an action: its effect was seen, or it failed with `error`."""
+    def conclude(
+        self,
+        action: Action,
+        state: HostState,
+        reason: str,
+        now: float,
+        error: str | None = None,
+        **changes: Any,
+    ) -> None:
+        """Close an action, its effect seen or failed with `error`, and take its host to `state`: one transaction."""
         with self._write() as connection:
             connection.execute(
                 sa.update(tables.actions)
                 .where(tables.actions.c.id == action.id)
                 .values(finished_at=now, error=error)
             )
+            self._move(connection, action.host, state, reason, now, error=error, **changes)
 
     def open_actions(self) -> list[Action]:
         """Actions whose end is not recorded: those of this run, or left by one that was killed."""
@@ -227,6 +236,7 @@ class Journal:
                 "desired": pool.desired,
                 "paused": pool.paused,
                 "policy_state": pool.policy_state,
+                "learned": pool.learned,
                 "last_decision": pool.last_decision,
             }
             updated = connection.execute(

@@ -31,6 +31,7 @@ pools = Table(
     Column("desired", Integer),
     Column("paused", Boolean, nullable=False),
     Column("policy_state", JSON, nullable=False),
+    Column("learned", JSON, nullable=False),
     Column("last_decision", JSON),
 )
 

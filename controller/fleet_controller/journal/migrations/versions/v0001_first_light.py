@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("desired", sa.Integer),
         sa.Column("paused", sa.Boolean, nullable=False),
         sa.Column("policy_state", sa.JSON, nullable=False),
+        sa.Column("learned", sa.JSON, nullable=False),
         sa.Column("last_decision", sa.JSON),
     )
     op.create_table(

@@ -1,0 +1,87 @@
+"""`fleet-controller`: the control loop as a daemon, or one tick of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fleet_controller.fleetfile import FleetFile
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.journal import Journal, JournalError
+from fleet_controller.loop import Loop
+from fleet_controller.spec import FleetSpec, SpecError
+from fleet_controller.statefolder import Locked, StateFolder
+
+# How long actions under way may take to end after SIGTERM; what is cut off goes on at the next start.
+GRACE_S = 3.0
+
+
+def main() -> None:
+    """Exit codes: 0 ended as asked, 1 can't run (another controller, no state store), 2 usage or bad fleet.yaml."""
+    parser = argparse.ArgumentParser(prog="fleet-controller", description=__doc__)
+    parser.add_argument(
+        "--fleet", type=Path, required=True, metavar="FILE", help="the fleet.yaml to keep true"
+    )
+    parser.add_argument("--state", metavar="URL", help="state store, default: what fleet.yaml says")
+    parser.add_argument(
+        "--once", action="store_true", help="one tick: print its decisions and steps as JSON, act"
+    )
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="written once the loop runs")
+    options = parser.parse_args()
+    try:
+        file = FleetFile(options.fleet.resolve())
+        spec = file.load()
+        if options.state:
+            controller = spec.controller.model_copy(update={"state": options.state})
+            spec = spec.model_copy(update={"controller": controller})
+        sys.exit(_run(file, spec, options))
+    except SpecError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except (JournalError, HostFailure, Locked, OSError) as error:
+        sys.stderr.write(f"fleet-controller: {error}\n")
+        sys.exit(1)
+
+
+def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
+    folder = StateFolder.of(spec)
+    with folder.lock("controller"), ThreadPoolExecutor(max_workers=32) as executor:
+        journal = Journal.open(folder.journal_url)
+        loop = Loop(file, spec, journal, folder, executor)
+        if options.once:
+            _print_once(loop)
+            return 0
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        if options.ready_file:
+            _write(options.ready_file, {"pid": os.getpid(), "fleet": spec.fleet})
+        loop.run(stop)
+        loop.rest(GRACE_S)
+        journal.close()
+    return 0
+
+
+def _print_once(loop: Loop) -> None:
+    report = loop.once()
+    decisions = {name: decision.model_dump(mode="json") for name, decision in report.decisions.items()}
+    said = {"schema": "fleetctl/tick/v1", "decisions": decisions, "steps": [asdict(s) for s in report.steps]}
+    sys.stdout.write(json.dumps(said) + "\n")
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(content))
+    fresh.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Hands: what every action needs to see, to record and to report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fleet_controller.actuate.site import Site
+from fleet_controller.frontdoor import FrontDoor
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.journal import HostRecord, Journal
+from fleet_controller.lifecycle import HostState
+from fleet_controller.observe import HostReport, Observer
+
+FIRST_RETRY_S = 5.0
+LAST_RETRY_S = 1800.0
+# How often a waiting action looks again at the host or the balancer.
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Hands:
+    """`on_change` is called after every move of a host, from the thread that made it."""
+
+    journal: Journal
+    door: FrontDoor
+    observer: Observer
+    on_change: Callable[[], None]
+
+    def record(self, host: str) -> HostRecord:
+        return self.journal.hosts()[host]
+
+    def move(self, host: str, state: HostState, reason: str, **changes: Any) -> None:
+        self.journal.move(host, state, reason, time.time(), **changes)
+        self.on_change()
+
+    def note(self, host: str, text: str) -> None:
+        """Show `text` as what the host is at, without an event."""
+        self.journal.amend(host, reason=text)
+        self.on_change()
+
+    def report(self, host: str, site: Site) -> HostReport:
+        """What the host's agent says of itself now."""
+        target = site.target(self.record(host))
+        return HostReport(None, "no agent is known there") if target is None else self.observer.ask(target)
+
+
+def retry_delay_s(failures: int) -> float:
+    """Seconds until the next try after `failures` in a row: 5 s, doubled each time, at most half an hour."""
+    return float(min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(20, max(0, failures - 1))))
+
+
+def words(error: Exception, host: str) -> str:
+    """A paragraph for the operator; what is no HostFailure is a bug of ours and says so."""
+    if isinstance(error, HostFailure):
+        return str(error)
+    return f"{host}: {type(error).__name__}: {error}. This is a bug in fleetctl; see the controller's log."

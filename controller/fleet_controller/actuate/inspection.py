@@ -1,0 +1,75 @@
+"""Inspection: find out over SSH what became of a host whose agent does not answer."""
+
+from __future__ import annotations
+
+import time
+
+from fleet_controller.actuate.hands import Hands, retry_delay_s, words
+from fleet_controller.actuate.site import Site
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.journal import HostRecord
+from fleet_controller.lifecycle import HostState
+
+
+class Inspector:
+    """Remembers since when each agent has been silent, so that a slow one is not taken for a dead one."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self._silent_since: dict[str, float] = {}
+
+    def inspect(self, host: str, site: Site) -> None:
+        """Record what the host is found to be. Never raises."""
+        record = self._hands.record(host)
+        try:
+            self._judge(record, site)
+        except (
+            Exception
+        ) as error:  # one host's trouble, a bug of ours included, must not take the others down
+            lost = isinstance(error, HostFailure) and error.unreachable
+            state = HostState.UNREACHABLE if lost else HostState.FAILED
+            self._give_up(record, state, words(error, host))
+
+    def _judge(self, record: HostRecord, site: Site) -> None:
+        host = record.name
+        machine = site.machines.machine(host)
+        report = self._hands.report(host, site)
+        if report.status is not None and report.status.state in ("ready", "draining"):
+            self._silent_since.pop(host, None)
+            self._hands.move(host, HostState.READY, "answers again", error=None, retry_at=0.0)
+            return
+        agent = machine.probe().agent
+        if agent is None or not agent.alive:
+            if record.action_id is None:
+                self._hands.move(host, HostState.OFF, "reachable again", error=None, retry_at=0.0)
+                return
+            tail = machine.tail(3).strip().replace("\n", " | ")
+            machine.stop(grace_s=0.0)  # what it left behind, its worker for one
+            self._give_up(
+                record, HostState.FAILED, f"{host}: the agent died. Its last words: {tail}", gone=True
+            )
+            return
+        since = self._silent_since.setdefault(host, time.monotonic())
+        says_failed = report.status is not None and report.status.state == "failed"
+        if says_failed or time.monotonic() - since > site.spec.controller.unreachable_after:
+            machine.stop(grace_s=0.0)
+            why = report.status.error if report.status is not None else report.error
+            verdict = "failed" if says_failed else "hangs"
+            self._give_up(record, HostState.FAILED, f"{host}: the agent {verdict}: {why}", gone=True)
+
+    def _give_up(self, record: HostRecord, state: HostState, error: str, gone: bool = False) -> None:
+        """`gone`: nothing of the agent is left there."""
+        self._silent_since.pop(record.name, None)
+        failures = record.failures + (state is HostState.FAILED)
+        # a first crash is mended at once; only repeated ones wait
+        delay_s = 0.0 if gone and failures == 1 else retry_delay_s(failures)
+        changes: dict[str, object] = {"action_id": None, "agent_port": None} if gone else {}
+        self._hands.move(
+            record.name,
+            state,
+            "does not answer" if state is HostState.UNREACHABLE else "its agent is gone",
+            error=error,
+            failures=failures,
+            retry_at=time.time() + delay_s,
+            **changes,
+        )

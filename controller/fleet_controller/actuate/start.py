@@ -1,0 +1,94 @@
+"""Start: from whatever the host is to one agent of the wanted release, ready. Each part finds what is done already."""
+
+from __future__ import annotations
+
+import time
+
+from fleet_controller.actuate.hands import POLL_S, Hands
+from fleet_controller.actuate.site import Site
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.journal import Action
+from fleet_controller.lifecycle import HostState
+
+
+def start(action: Action, site: Site, hands: Hands) -> None:
+    """Bring the host up. Raises HostFailure."""
+    machine = site.machines.machine(action.host)
+    began = time.monotonic()
+    hands.move(action.host, HostState.BOOTING, action.reason)
+    _boot(machine, site)
+    hands.move(action.host, HostState.REACHABLE, action.reason)
+    _launch(action, machine, site, hands)
+    _await_ready(machine, site, hands)
+    took = time.monotonic() - began
+    hands.journal.conclude(action, HostState.READY, action.reason, time.time(), startup_s=took, retry_at=0.0)
+
+
+def _boot(machine: Machine, site: Site) -> None:
+    """Switch the machine on where that is ours to do, and wait until it answers."""
+    powered = machine.powered()
+    if powered is None:
+        machine.probe()
+        return
+    if not powered:
+        machine.power_on()
+    deadline = time.monotonic() + site.spec.host(machine.name).power.boot_timeout
+    while True:
+        try:
+            machine.probe()
+            return
+        except HostFailure as failure:
+            if not failure.unreachable or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)
+
+
+def _launch(action: Action, machine: Machine, site: Site, hands: Hands) -> None:
+    """Have one agent of the wanted release run there: the one that does already, or a new one."""
+    pool = site.pool(action.host)
+    release = site.releases[pool.name]
+    hands.move(action.host, HostState.INSTALLING, action.reason)
+    found = machine.probe().agent
+    if found is not None and found.alive and found.release == release.key and found.port is not None:
+        # this action's agent from before a crash, or ours from a lost journal: it is not doubled
+        hands.move(action.host, HostState.STARTING, action.reason)
+        port, action_id = found.port, found.action_id
+    else:
+        if found is not None:
+            machine.stop(grace_s=site.spec.host(action.host).agent.drain_timeout)
+        machine.install(release, lambda text: hands.note(action.host, text))
+        hands.move(action.host, HostState.STARTING, action.reason, action_id=action.id)
+        models = [site.spec.model(name) for name in pool.models]
+        run = machine.start(release, models, action.id, site.token(action.host))
+        port, action_id = run.port, run.action_id
+    hands.move(
+        action.host,
+        HostState.LOADING,
+        action.reason,
+        action_id=action_id,
+        agent_port=port,
+        release=release.key,
+    )
+
+
+def _await_ready(machine: Machine, site: Site, hands: Hands) -> None:
+    """Poll the agent until its models are loaded; its own words when it can't load them."""
+    host = machine.name
+    patience_s = site.spec.host(host).agent.start_timeout
+    deadline = time.monotonic() + patience_s
+    see = f"see `fleetctl logs {host}`"
+    while True:
+        report = hands.report(host, site)
+        if report.status is not None and report.status.state == "ready":
+            return
+        if report.status is not None and report.status.state == "failed":
+            cause = f"the agent can't serve: {report.status.error}"
+            raise HostFailure(host, "start", cause, f"{see}; mend the model and run `fleetctl up` again")
+        if report.status is None and ((agent := machine.probe().agent) is None or not agent.alive):
+            tail = machine.tail(5).strip().replace("\n", " | ")
+            raise HostFailure(host, "start", f"the agent died while loading: {tail}", see)
+        if time.monotonic() > deadline:
+            cause = f"the models were not loaded after {patience_s:.0f} s"
+            raise HostFailure(host, "start", cause, f"{see}, or raise agent.start_timeout in fleet.yaml")
+        time.sleep(POLL_S)

@@ -1,0 +1,56 @@
+"""Stop: drain at the balancer, stop the agent, prove it gone, switch the machine off where that is ours to do."""
+
+from __future__ import annotations
+
+import time
+
+from fleet_controller.actuate.hands import POLL_S, Hands
+from fleet_controller.actuate.site import Site
+from fleet_controller.frontdoor import FrontDoorError
+from fleet_controller.journal import Action
+from fleet_controller.lifecycle import HostState
+
+
+def stop(action: Action, site: Site, hands: Hands) -> None:
+    """Take the host out of service. Raises HostFailure."""
+    machine = site.machines.machine(action.host)
+    patience_s = site.spec.host(action.host).agent.drain_timeout
+    hands.move(action.host, HostState.DRAINING, action.reason)
+    left = _await_drained(action.host, patience_s, hands)
+    if left:
+        text = f"{left} requests were still in flight after {patience_s:.0f} s and are cut off"
+        hands.journal.record(time.time(), "drain_timeout", text, site.pool(action.host).name, action.host)
+    hands.move(action.host, HostState.STOPPING, action.reason)
+    machine.stop(grace_s=0.0 if left else patience_s)
+    if machine.powered():
+        machine.power_off()
+    hands.journal.conclude(
+        action,
+        HostState.OFF,
+        action.reason,
+        time.time(),
+        action_id=None,
+        agent_port=None,
+        release=None,
+        failures=0,
+        retry_at=0.0,
+    )
+
+
+def _await_drained(host: str, patience_s: float, hands: Hands) -> int:
+    """Wait until the balancer sends nothing there and nothing is in flight; how many are left after `patience_s`.
+
+    Without a balancer there is no traffic to wait for: the agent itself still drains on SIGTERM.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            backends = [b for b in hands.door.status().backends if b.name == host]
+        except FrontDoorError:
+            return 0
+        in_flight = sum(b.in_flight for b in backends)
+        if in_flight == 0 and all(b.state == "draining" for b in backends):
+            return 0
+        if time.monotonic() > deadline:
+            return in_flight
+        time.sleep(POLL_S / 4)

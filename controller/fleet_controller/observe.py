@@ -1,0 +1,103 @@
+"""Observe: ask every agent and the balancer how they are. The noun handed on is Observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import urllib3
+from pydantic import ValidationError
+
+from fleet_controller.frontdoor import FrontDoor, FrontDoorError, spoken
+from fleet_wire.agent import AgentStatus
+from fleet_wire.balancer import BalancerStatus
+
+ANSWER_LIMIT_BYTES = 1024 * 1024
+TIMEOUT = urllib3.Timeout(connect=1.0, read=2.0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An agent to ask: its URL and bearer token."""
+
+    url: str
+    token: str
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """One agent's answer, or in `error` why there is none."""
+
+    status: AgentStatus | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything seen in one look at the fleet; `at` in Unix seconds. A host that was not asked is not in `hosts`."""
+
+    at: float
+    hosts: Mapping[str, HostReport]
+    balancer: BalancerStatus | None
+    balancer_error: str | None
+
+    def in_flight(self) -> dict[str, int]:
+        """Requests in flight per host, by the balancer's own count where there is one; absent: not known."""
+        counts = {
+            name: report.status.in_flight + report.status.queued
+            for name, report in self.hosts.items()
+            if report.status is not None
+        }
+        if self.balancer is not None:
+            counts |= {b.name: b.in_flight for b in self.balancer.backends}
+        return counts
+
+
+class Observer:
+    """Asks over HTTP. Agents are not trusted: answers are bounded in time and size, and no redirect is followed."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._http = urllib3.PoolManager(num_pools=64, maxsize=4, retries=False)
+
+    def look(self, targets: Mapping[str, Target], door: FrontDoor, now: float) -> Observation:
+        """Ask all at once and wait for every answer or its time-out."""
+        asked = {name: self._executor.submit(self.ask, target) for name, target in targets.items()}
+        balancer, balancer_error = None, None
+        try:
+            balancer = door.status()
+        except FrontDoorError as error:
+            balancer_error = str(error)
+        return Observation(
+            now, {name: answer.result() for name, answer in asked.items()}, balancer, balancer_error
+        )
+
+    def ask(self, target: Target) -> HostReport:
+        """One agent's status. Never raises: what went wrong is in the report."""
+        try:
+            answer = self._http.request(
+                "GET",
+                target.url + "/status",
+                headers={"authorization": f"Bearer {target.token}"},
+                timeout=TIMEOUT,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                body = answer.read(ANSWER_LIMIT_BYTES + 1)
+            finally:
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            return HostReport(None, f"{target.url} does not answer: {spoken(error)}")
+        if answer.status != 200:
+            return HostReport(None, f"{target.url}/status answers {answer.status}")
+        if len(body) > ANSWER_LIMIT_BYTES:
+            answer.close()
+            return HostReport(None, f"{target.url}/status answers with more than {ANSWER_LIMIT_BYTES} bytes")
+        try:
+            return HostReport(AgentStatus.model_validate_json(body), None)
+        except ValidationError as error:
+            return HostReport(
+                None, f"{target.url}/status is not an agent's status: {error.errors()[0]['msg']}"
+            )

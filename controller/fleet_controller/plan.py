@@ -1,0 +1,149 @@
+"""Plan: from what is and what is wanted to the steps that close the gap. PURE, and level-triggered.
+
+It looks at what is now and never at what it said before, so a restart is nothing special and a step that was
+not taken comes again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fleet_controller.lifecycle import GOING_DOWN, STARTING_UP, HostState
+from fleet_controller.records import HostRecord
+from fleet_controller.spec import HostSpec
+
+StepKind = Literal["start", "stop", "inspect"]
+
+# Losing more than this share (and more than three hosts) at once points at the network or at us, not at the hosts:
+# nothing is stopped then, and starts come one at a time (Kubernetes cluster-autoscaler's limits).
+MASS_LOSS_SHARE = 0.45
+MASS_LOSS_HOSTS = 3
+# Share of the running hosts that one decision may stop, but always at least one host.
+STOP_SHARE = 0.10
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do with one host, and why."""
+
+    kind: StepKind
+    host: str
+    pool: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PoolView:
+    """What plan looks at, for one pool. `hosts` are the pool's candidates in the order of fleet.yaml.
+
+    `reason` is the decision's sentence. `busy` hosts have an open action. `silent` maps hosts that do not answer (or
+    say that they failed) to what was heard; `roomless` ones lack the device memory that a model of the pool needs.
+    `stopped` counts the stops already begun since the last decision.
+    """
+
+    name: str
+    hosts: tuple[HostSpec, ...]
+    records: Mapping[str, HostRecord]
+    desired: int
+    reason: str
+    release: str
+    busy: frozenset[str] = frozenset()
+    silent: Mapping[str, str] = field(default_factory=dict)
+    roomless: frozenset[str] = frozenset()
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    stopped: int = 0
+
+    def record(self, host: HostSpec) -> HostRecord:
+        return self.records.get(host.name, HostRecord(host.name))
+
+    def idle(self, *states: HostState) -> list[HostSpec]:
+        """Hosts in one of `states` that no action is working on."""
+        return [h for h in self.hosts if self.record(h).state in states and h.name not in self.busy]
+
+    def count(self, states: Iterable[HostState]) -> int:
+        wanted = frozenset(states)
+        return sum(self.record(h).state in wanted for h in self.hosts)
+
+
+def steps(view: PoolView, goal: str, now: float) -> list[Step]:
+    """The steps for one pool; `goal` is "up" or "down"."""
+    if goal == "down":
+        return [*_inspections(view, now), *_shutdown(view, now)]
+    serving = view.idle(HostState.READY)
+    leaving = [h for h in serving if view.record(h).cordoned]
+    current = [h for h in serving if h not in leaving and view.record(h).release == view.release]
+    fresh = [h for h in current if h.name not in view.roomless]
+    outdated = [h for h in serving if h not in leaving and h not in current]
+    roomless = [h for h in current if h.name in view.roomless]
+    coming = view.count(STARTING_UP)
+
+    missing = view.desired - len(fresh) - coming
+    starts = _starts(view, missing, now)
+    stops = [Step("stop", h.name, view.name, "drained by the operator") for h in leaving]
+    if len(fresh) >= view.desired:
+        stops += [Step("stop", h.name, view.name, f"runs release {view.record(h).release}") for h in outdated]
+        stops += [Step("stop", h.name, view.name, "has no room for the pool's model") for h in roomless]
+        surplus = len(fresh) - view.desired
+        stops += [Step("stop", h.name, view.name, view.reason) for h in _victims(view, fresh)[:surplus]]
+    elif missing > len(starts) and outdated and not coming:
+        # no other host can take over: replace in place, one at a time
+        stops.append(Step("stop", outdated[0].name, view.name, "its release is outdated and no host is free"))
+    return [*_inspections(view, now), *starts, *_bounded(view, stops)]
+
+
+def mass_loss(view: PoolView) -> bool:
+    """Whether so many hosts are unreachable that they are likelier cut off than gone."""
+    lost = view.count([HostState.UNREACHABLE])
+    in_use = len(view.hosts) - view.count([HostState.OFF])
+    return lost > MASS_LOSS_HOSTS and lost > MASS_LOSS_SHARE * in_use
+
+
+def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
+    candidates = [
+        h
+        for h in view.idle(HostState.OFF, HostState.FAILED)
+        if not view.record(h).cordoned and view.record(h).retry_at <= now
+    ]
+    # a host that never failed first, then the cheapest; fleet.yaml's order breaks ties
+    candidates.sort(key=lambda h: (view.record(h).failures, h.price_per_hour or 0.0))
+    if mass_loss(view):
+        missing = min(missing, 1 if view.count(STARTING_UP) == 0 else 0)
+    return [Step("start", h.name, view.name, view.reason) for h in candidates[: max(0, missing)]]
+
+
+def _victims(view: PoolView, fresh: list[HostSpec]) -> list[HostSpec]:
+    """Whom to stop first: the idlest, then the dearest; protected hosts never."""
+    free = [h for h in fresh if not h.protect]
+    return sorted(free, key=lambda h: (view.in_flight.get(h.name, 0), -(h.price_per_hour or 0.0)))
+
+
+def _bounded(view: PoolView, stops: list[Step]) -> list[Step]:
+    """At most max(1, 10 %) of the running hosts go per decision, and none while half the fleet is out of sight."""
+    if mass_loss(view):
+        return []
+    going = max(view.stopped, view.count(GOING_DOWN))
+    running = view.count([HostState.READY]) + view.count(GOING_DOWN)
+    return stops[: max(0, max(1, math.floor(STOP_SHARE * running)) - going)]
+
+
+def _inspections(view: PoolView, now: float) -> list[Step]:
+    found = [
+        Step("inspect", h.name, view.name, view.silent[h.name])
+        for h in view.idle(HostState.READY, HostState.LOADING)
+        if h.name in view.silent
+    ]
+    lost = [h for h in view.idle(HostState.UNREACHABLE) if view.record(h).retry_at <= now]
+    return found + [Step("inspect", h.name, view.name, "was unreachable") for h in lost]
+
+
+def _shutdown(view: PoolView, now: float) -> list[Step]:
+    """Everything at once; what is out of sight is stopped when an inspection finds it again."""
+    hosts = view.idle(*(set(HostState) - {HostState.OFF, HostState.UNREACHABLE}))
+    return [
+        Step("stop", h.name, view.name, "the fleet goes down")
+        for h in hosts
+        if view.record(h).retry_at <= now
+    ]

@@ -1,0 +1,89 @@
+"""What is remembered of each host, pool, action and event: the nouns of the state store, free of SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fleet_controller.lifecycle import HostState
+
+ActionKind = Literal["start", "stop"]
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """One host as last known. Times are Unix seconds.
+
+    `action_id` names the start that made the agent now running there; `agent_port` is where it listens.
+    `failures` counts failed starts and crashes in a row; no retry happens before `retry_at`.
+    `startup_s` is how long the last start took until ready. `cordoned`: an operator took it out.
+    """
+
+    name: str
+    pool: str | None = None
+    state: HostState = HostState.OFF
+    since: float = 0.0
+    reason: str = ""
+    action_id: str | None = None
+    agent_port: int | None = None
+    release: str | None = None
+    error: str | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+    startup_s: float | None = None
+    cordoned: bool = False
+
+
+@dataclass(frozen=True)
+class PoolRecord:
+    """`policy_state` and `learned` are PolicyState and Learned as JSON; `last_decision` a Decision and its time."""
+
+    name: str
+    desired: int | None = None
+    paused: bool = False
+    policy_state: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, Any] = field(default_factory=dict)
+    last_decision: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    """A write-ahead intent: recorded before the effect, closed after the effect was seen."""
+
+    id: str
+    host: str
+    kind: ActionKind
+    reason: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, for people and for `fleetctl events`."""
+
+    id: int
+    at: float
+    kind: str
+    pool: str | None
+    host: str | None
+    reason: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an operator asked of the controller, in the order asked."""
+
+    id: int
+    kind: str
+    args: dict[str, Any]
+    at: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a request went; `done` False while the controller has not come to it."""
+
+    done: bool
+    ok: bool
+    message: str

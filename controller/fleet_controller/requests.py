@@ -1,0 +1,137 @@
+"""What an operator may ask of a running controller, and how each request changes the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fleet_controller.journal import Journal, Request
+from fleet_controller.lifecycle import HostState
+from fleet_controller.policies import PolicyState, set_desired
+from fleet_controller.spec import FleetSpec
+
+
+class Refused(Exception):
+    """The request can't be followed; the message says why and what can be."""
+
+
+def apply(request: Request, spec: FleetSpec, journal: Journal, now: float) -> str:
+    """Carry out a request; returns what to tell the operator. Raises Refused."""
+    handler = _HANDLERS.get(request.kind)
+    if handler is None:
+        raise Refused(f"this controller does not know the request {request.kind!r}; restart it: fleetctl up")
+    return handler(request.args, spec, journal, now)
+
+
+def _up(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    if journal.goal() != "up":
+        journal.set_goal("up")
+        journal.record(now, "up", "asked by the operator")
+    for record in journal.hosts().values():
+        if record.state in (HostState.FAILED, HostState.UNREACHABLE):
+            journal.amend(record.name, retry_at=0.0, failures=0)
+    return f"{spec.fleet} goes up"
+
+
+def _down(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    if journal.goal() != "down":
+        journal.set_goal("down")
+        journal.record(now, "down", "asked by the operator")
+    for record in journal.hosts().values():
+        if record.state in (HostState.FAILED, HostState.UNREACHABLE):
+            if record.action_id is None:
+                journal.move(
+                    record.name, HostState.OFF, "nothing of ours runs there", now, error=None, retry_at=0.0
+                )
+            else:
+                journal.amend(record.name, retry_at=0.0)
+    for pool in spec.pools:
+        journal.save_pool(replace(journal.pool(pool.name), desired=None, policy_state={}, last_decision=None))
+    return f"{spec.fleet} goes down"
+
+
+def _scale(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    pool = _pool(args, spec)
+    servers = int(args["servers"])
+    bounds = spec.pool(pool).scaling
+    if not bounds.min_servers <= servers <= bounds.max_servers:
+        raise Refused(
+            f"pool {pool} runs {bounds.min_servers} to {bounds.max_servers} servers, not {servers}; "
+            "change min_servers or max_servers in fleet.yaml"
+        )
+    if journal.goal() != "up":
+        raise Refused(f"{spec.fleet} is down; start it first: fleetctl up")
+    record = journal.pool(pool)
+    state = PolicyState.model_validate(record.policy_state)
+    reason = f"scaled to {servers} by the operator"
+    state = set_desired(state, servers, now, reason)
+    decision = {"at": now, "desired": servers, "reason": reason, "winner": "operator", "recommendations": []}
+    journal.save_pool(
+        replace(record, desired=servers, policy_state=state.model_dump(mode="json"), last_decision=decision)
+    )
+    journal.record(now, "scale", reason, pool, data={"from": record.desired, "to": servers})
+    return f"pool {pool} goes to {servers}"
+
+
+def _drain(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    host = _host(args, spec)
+    journal.amend(host, cordoned=True)
+    journal.record(now, "cordon", "drained by the operator", _pool_name(spec, host), host)
+    return f"{host} drains, stops, and stays off until `fleetctl uncordon {host}`"
+
+
+def _uncordon(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    host = _host(args, spec)
+    journal.amend(host, cordoned=False, retry_at=0.0, failures=0)
+    journal.record(now, "uncordon", "returned by the operator", _pool_name(spec, host), host)
+    return f"{host} may be started again"
+
+
+def _pause(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    return _set_paused(args, spec, journal, now, True)
+
+
+def _resume(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    return _set_paused(args, spec, journal, now, False)
+
+
+def _set_paused(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float, paused: bool) -> str:
+    names = [_pool(args, spec)] if args.get("pool") else [p.name for p in spec.pools]
+    for name in names:
+        record = journal.pool(name)
+        if record.paused != paused:
+            journal.save_pool(replace(record, paused=paused))
+            journal.record(now, "pause" if paused else "resume", "asked by the operator", name)
+    return f"autoscaling {'is paused' if paused else 'goes on'} in {', '.join(names)}"
+
+
+def _pool(args: dict[str, Any], spec: FleetSpec) -> str:
+    name = args.get("pool") or (spec.pools[0].name if len(spec.pools) == 1 else None)
+    known = [p.name for p in spec.pools]
+    if name not in known:
+        raise Refused(f"there is no pool {name!r}; the pools are {', '.join(known)}")
+    return str(name)
+
+
+def _host(args: dict[str, Any], spec: FleetSpec) -> str:
+    name = str(args.get("host"))
+    if name not in [h.name for h in spec.hosts]:
+        raise Refused(f"there is no host {name!r} in {spec.source.name}; `fleetctl hosts` lists them")
+    return name
+
+
+def _pool_name(spec: FleetSpec, host: str) -> str | None:
+    pool = spec.pool_of(host)
+    return pool.name if pool else None
+
+
+_HANDLERS: dict[str, Callable[[dict[str, Any], FleetSpec, Journal, float], str]] = {
+    "up": _up,
+    "down": _down,
+    "scale": _scale,
+    "drain": _drain,
+    "uncordon": _uncordon,
+    "pause": _pause,
+    "resume": _resume,
+}

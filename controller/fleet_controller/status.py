@@ -1,0 +1,136 @@
+"""The picture of the fleet that `fleetctl status` shows (DESIGN 5.1), drawn from one tick. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet_controller.latencies import HostLatencies
+from fleet_controller.lifecycle import HostState
+from fleet_controller.observe import Observation
+from fleet_controller.records import HostRecord, PoolRecord
+from fleet_controller.spec import FleetSpec, PoolSpec
+from fleet_controller.window import Signal
+
+SCHEMA = "fleetctl/status/v1"
+
+
+@dataclass(frozen=True)
+class PoolTick:
+    """One pool as of the last tick. `latency_ms` {p50, p95, p99} is what clients saw in the window."""
+
+    record: PoolRecord
+    signal: Signal | None
+    latency_ms: Mapping[str, float | None]
+    roomless: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything the status is drawn from."""
+
+    spec: FleetSpec
+    goal: str
+    endpoint: str
+    records: Mapping[str, HostRecord]
+    pools: Mapping[str, PoolTick]
+    observation: Observation | None
+    latencies: HostLatencies
+
+    def draw(self, now: float) -> dict[str, Any]:
+        """The status as JSON."""
+        down = None if self.observation is None else self.observation.balancer_error
+        return {
+            "schema": SCHEMA,
+            "fleet": self.spec.fleet,
+            "goal": self.goal,
+            "at": now,
+            "endpoint": self.endpoint,
+            "controller": {
+                "running": True,
+                "leader": True,
+                "last_tick_age_s": 0.0,
+                "paused": bool(self.pools) and all(p.record.paused for p in self.pools.values()),
+            },
+            "balancer": {
+                "running": self.observation is not None and self.observation.balancer is not None,
+                "error": down,
+            },
+            "pools": [self._pool(pool, now) for pool in self.spec.pools],
+            "hosts": [self._host(name, pool, now) for pool in self.spec.pools for name in pool.hosts],
+        }
+
+    def _pool(self, pool: PoolSpec, now: float) -> dict[str, Any]:
+        tick = self.pools.get(pool.name) or PoolTick(PoolRecord(pool.name), None, {}, frozenset())
+        traffic = self._traffic(pool.name)
+        ready = [
+            n
+            for n in pool.hosts
+            if n in self.records and self.records[n].state is HostState.READY and n not in tick.roomless
+        ]
+        return {
+            "name": pool.name,
+            "desired": tick.record.desired,
+            "ready": len(ready),
+            "min_servers": pool.scaling.min_servers,
+            "max_servers": pool.scaling.max_servers,
+            "latency_ms": {key: tick.latency_ms.get(key) for key in ("p50", "p95", "p99")},
+            "rps": tick.signal.rps if tick.signal else None,
+            "utilization": tick.signal.utilization if tick.signal else None,
+            "in_flight": traffic[0],
+            "queued": traffic[1],
+            "last_decision": tick.record.last_decision,
+            "cooldown_remaining_s": _cooldown_s(pool, tick.record, now),
+            "paused": tick.record.paused,
+            "goal": self.goal,
+        }
+
+    def _traffic(self, pool: str) -> tuple[int, int]:
+        balancer = self.observation.balancer if self.observation else None
+        for p in balancer.pools if balancer else ():
+            if p.name == pool:
+                return p.in_flight, p.queued
+        return 0, 0
+
+    def _host(self, name: str, pool: PoolSpec, now: float) -> dict[str, Any]:
+        record = self.records.get(name, HostRecord(name, pool.name))
+        report = self.observation.hosts.get(name) if self.observation else None
+        status = report.status if report else None
+        memory = status.device_memory.model_dump() if status else {"used_bytes": None, "total_bytes": None}
+        error = record.error or (report.error if report else None)
+        tick = self.pools.get(pool.name)
+        if error is None and tick is not None and name in tick.roomless:
+            error = "has no room for the pool's model in device memory, so it gets no requests"
+        return {
+            "name": name,
+            "pool": pool.name,
+            "address": self.spec.host(name).address,
+            "state": record.state.value,
+            "since_s": max(0.0, now - record.since),
+            "reason": record.reason,
+            "models": [{"name": m.name, "version": m.version, "ready": m.ready} for m in status.models]
+            if status
+            else [],
+            "in_flight": self.observation.in_flight().get(name, 0) if self.observation else 0,
+            "queued": status.queued if status else 0,
+            "device_memory": memory,
+            "p95_ms": self.latencies.p95_ms(name),
+            "error": error,
+            "cordoned": record.cordoned,
+            "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,
+        }
+
+
+def _cooldown_s(pool: PoolSpec, record: PoolRecord, now: float) -> float:
+    """Seconds until the pool may scale again in the direction that waits longest."""
+    state, cooldown = record.policy_state, pool.scaling.cooldown
+    ends: list[float] = [
+        last + length
+        for last, length in (
+            (state.get("last_up_at"), cooldown.scale_up),
+            (state.get("last_down_at"), cooldown.scale_down),
+        )
+        if last is not None
+    ]
+    return max([0.0, *(end - now for end in ends)])
