@@ -1,0 +1,134 @@
+"""One HTTP call as the handlers see it: the headers that count, the body within bounds, and the reply. No FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from fleet_wire.refusal import Refusal
+
+MAX_BODY = 64 * 1024 * 1024
+_BODY_TIMEOUT_S = 60.0
+_LONGEST_TIMEOUT_MS = 86_400_000.0
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_JSON = [(b"content-type", b"application/json")]
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody waits for the reply."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What goes back. `headers` are lower-case pairs of bytes."""
+
+    body: bytes
+    status: int = 200
+    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: list(_JSON))
+
+
+class Call:
+    """A request whose headers have come. Raises Refusal `bad_request` for headers that can't be understood."""
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
+        self.receive = receive
+        self.path: str = scope["path"]
+        self.method: str = scope["method"]
+        self.arrived = time.monotonic()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+
+    def deadline(self) -> float | None:
+        """In time.monotonic() seconds, by `x-request-timeout-ms`; None without one. Raises Refusal."""
+        raw = self.headers.get(b"x-request-timeout-ms")
+        if raw is None:
+            return None
+        try:
+            timeout_ms = float(raw)
+        except ValueError:
+            timeout_ms = math.nan
+        if not 0 < timeout_ms <= _LONGEST_TIMEOUT_MS:
+            text = raw.decode("latin-1")[:40]
+            raise Refusal(
+                "bad_request", f"x-request-timeout-ms is milliseconds between 0 and a day, not {text!r}"
+            )
+        return self.arrived + timeout_ms / 1000.0
+
+    async def body(self) -> bytes:
+        """All of it. Raises Refusal `too_large`, `request_timeout`, `bad_request`; ClientGone."""
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > MAX_BODY:
+            raise _too_large()
+        if b"content-encoding" in self.headers:
+            raise Refusal("bad_request", "a compressed body is not taken; send it without Content-Encoding")
+        message = await self.receive_within(_BODY_TIMEOUT_S) if length != b"0" else await self.receive()
+        if not message.get("more_body", False):
+            return _chunk(message)
+        chunks = [_chunk(message)]
+        size = len(chunks[0])
+        while message.get("more_body", False):
+            message = await self.receive_within(_BODY_TIMEOUT_S)
+            chunk = _chunk(message)
+            size += len(chunk)
+            if size > MAX_BODY:
+                raise _too_large()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def receive_within(self, seconds: float) -> Message:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.receive()
+        except TimeoutError:
+            raise Refusal("request_timeout", f"the body stopped coming for {seconds:.0f} s") from None
+
+    async def gone(self) -> None:
+        """Returns when the client has closed the connection. Only after `body`."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+def parse_json(body: bytes) -> Any:
+    """Raises Refusal `bad_request` for what isn't JSON (NaN, infinities and deep nesting included)."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("bad_request", f"the body is not valid JSON: {error}") from None
+
+
+def refused(refusal: Refusal) -> Reply:
+    headers = [(name.encode(), value.encode()) for name, value in refusal.headers()]
+    if refusal.status in (408, 413):
+        headers.append((b"connection", b"close"))  # the rest of the body isn't read
+    return Reply(refusal.body(), refusal.status, headers)
+
+
+def _chunk(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    return body
+
+
+def _too_large() -> Refusal:
+    return Refusal(
+        "too_large", f"the body is larger than {MAX_BODY // 2**20} MiB; send fewer instances at a time"
+    )
+
+
+def _request_id(given: bytes | None) -> bytes:
+    """The client's, if it is 1 to 128 visible ASCII characters, else a new one."""
+    if given and len(given) <= 128 and all(33 <= char <= 126 for char in given):
+        return given
+    return os.urandom(12).hex().encode()

@@ -1,0 +1,330 @@
+"""The agent's HTTP face: one ASGI application in front of the engine.
+
+`Front` decides for every call: its request id, whether it may (bearer token), and how a refusal looks. The calls to
+models go straight to their handlers; everything else, and the OpenAPI document of all, is FastAPI's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+from collections.abc import Callable, Coroutine, MutableMapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from fleet_agent.call import Call, ClientGone, Receive, Reply, Send, refused
+from fleet_agent.engine import Engine
+from fleet_agent.inference import Inference
+from fleet_agent.metrics import EngineMetrics
+from fleet_wire.refusal import STATUS, Refusal
+
+log = logging.getLogger("fleet_agent.server")
+
+_OPEN_PATHS = ("/healthz", "/readyz")
+_CODES = {status: code for code, status in STATUS.items()}
+_PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Front:
+    """The ASGI application. `active` counts the calls that aren't answered yet, `quiet` is set while there are none."""
+
+    def __init__(self, engine: Engine, token: str | None) -> None:
+        """`token`: what a caller has to present as a bearer token on all but /healthz and /readyz; None: nothing."""
+        self._token = None if token is None else b"Bearer " + token.encode()
+        self._engine = engine
+        self._inference = Inference(engine)
+        self._app = application(engine, self._inference)
+        self.active = 0
+        self.quiet = asyncio.Event()
+        self.quiet.set()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = Call(scope, receive)
+        self.active += 1
+        self.quiet.clear()
+        try:
+            try:
+                self._authorise(call)
+                work = self._shortcut(call)
+                if work is None:
+                    scope["fleet.call"] = call
+                    await self._app(scope, receive, _identified(send, call))
+                    return
+                reply = await work
+            except Refusal as refusal:
+                reply = refused(refusal)
+            except ClientGone:
+                return
+            except (
+                Exception
+            ):  # The last boundary: whatever broke, the client gets the one shape of a refusal.
+                log.exception("request %s: %s %s", call.request_id.decode(), call.method, call.path)
+                reply = refused(
+                    Refusal(
+                        "internal", f"the server failed on request {call.request_id.decode()}; see its log"
+                    )
+                )
+            await _send(reply, call, send)
+        finally:
+            self.active -= 1
+            if not self.active:
+                self.quiet.set()
+
+    def _authorise(self, call: Call) -> None:
+        if self._token is None or call.path in _OPEN_PATHS:
+            return
+        if not hmac.compare_digest(call.headers.get(b"authorization", b""), self._token):
+            raise Refusal("unauthorized", "this server wants its token: Authorization: Bearer TOKEN")
+
+    def _shortcut(self, call: Call) -> Coroutine[Any, Any, Reply] | None:
+        """The calls to models, past FastAPI's machinery, which would cost more than a small model's work."""
+        if call.method != "POST":
+            return None
+        path = call.path
+        if path.startswith("/v1/models/") and path.endswith(":predict"):
+            return self._inference.predict(call, *_versioned(path[len("/v1/models/") : -len(":predict")]))
+        if path.startswith("/v2/models/") and path.endswith("/infer"):
+            return self._inference.infer(call, *_versioned(path[len("/v2/models/") : -len("/infer")]))
+        if path == "/v1/embeddings":
+            return self._inference.embed(call)
+        return None
+
+
+def application(engine: Engine, inference: Inference) -> FastAPI:
+    """Everything that has an address here, with its OpenAPI document at /openapi.json."""
+    app = FastAPI(title="fleet-agent", version=_version(), docs_url=None, redoc_url=None)
+    _show_refusals(app)
+    _add_health(app, engine)
+    _add_v1(app, engine, inference)
+    _add_v2(app, engine, inference)
+    _add_admin(app, engine)
+    return app
+
+
+def _add_health(app: FastAPI, engine: Engine) -> None:
+    @app.get("/healthz", tags=["health"], summary="The process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", tags=["health"], summary="200: models loaded and warmed; 503 says why not")
+    async def readyz() -> dict[str, str]:
+        if engine.state() != "ready":
+            raise Refusal("unavailable", engine.reason() or "not ready", 1.0)
+        return {"status": "ready"}
+
+    @app.get("/status", tags=["health"], summary="AgentStatus: models, counters, latency, device memory")
+    async def status() -> Response:
+        body = engine.status(os.getpid()).model_dump_json(by_alias=True)
+        return Response(body, media_type="application/json")
+
+    metrics = EngineMetrics(engine)
+
+    @app.get("/metrics", tags=["health"], summary="Prometheus text")
+    async def exposition() -> Response:
+        return Response(metrics.text(), headers={"content-type": _PLAIN.decode()})
+
+
+def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
+    @app.get("/v1/models", tags=["V1"], summary="The models, in OpenAI's form and KServe's")
+    async def models() -> dict[str, Any]:
+        created = int(engine.started_at)
+        data = [
+            {"id": n, "object": "model", "created": created, "owned_by": "fleetctl"} for n in engine.models
+        ]
+        return {"object": "list", "data": data, "models": list(engine.models)}
+
+    @app.get("/v1/models/{name:path}", tags=["V1"], summary="Whether a model is ready")
+    async def model(name: str) -> dict[str, Any]:
+        served = engine.known(name)
+        state = {"name": name, "version": served.config.version, "ready": engine.model_ready(name)}
+        return {
+            **state,
+            "id": name,
+            "object": "model",
+            "created": int(engine.started_at),
+            "owned_by": "fleetctl",
+        }
+
+    body = _body(
+        {"type": "object", "required": ["instances"], "properties": {"instances": {"type": "array"}}}
+    )
+
+    @app.post("/v1/models/{name:path}:predict", tags=["V1"], summary="KServe V1 predict", openapi_extra=body)
+    async def predict(name: str, request: Request) -> Response:
+        return await _through(request, lambda call: inference.predict(call, *_versioned(name)))
+
+    texts = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    body = _body(
+        {
+            "type": "object",
+            "required": ["input", "model"],
+            "properties": {
+                "input": texts,
+                "model": {"type": "string"},
+                "encoding_format": {"enum": ["float", "base64"]},
+            },
+        }
+    )
+
+    @app.post("/v1/embeddings", tags=["OpenAI"], summary="OpenAI embeddings", openapi_extra=body)
+    async def embeddings(request: Request) -> Response:
+        return await _through(request, inference.embed)
+
+
+def _add_v2(app: FastAPI, engine: Engine, inference: Inference) -> None:
+    @app.get("/v2", tags=["V2"], summary="Server metadata")
+    async def server() -> dict[str, Any]:
+        return {"name": "fleet-agent", "version": _version(), "extensions": ["binary_tensor_data"]}
+
+    @app.get("/v2/health/live", tags=["V2"], summary="The process is alive")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", tags=["V2"], summary="200: ready; 503 says why not")
+    async def ready() -> dict[str, bool]:
+        if engine.state() != "ready":
+            raise Refusal("unavailable", engine.reason() or "not ready", 1.0)
+        return {"ready": True}
+
+    @app.get("/v2/models/{name:path}/ready", tags=["V2"], summary="200: the model is ready")
+    async def model_ready(name: str) -> dict[str, Any]:
+        plain, version = _versioned(name)
+        _check_version(engine, plain, version)
+        if not engine.model_ready(plain):
+            raise Refusal("unavailable", engine.reason() or f"model {plain} is not ready", 1.0)
+        return {"name": plain, "ready": True}
+
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": {"type": "string"},
+            "shape": {"type": "array", "items": {"type": "integer"}},
+            "datatype": {"type": "string"},
+            "data": {"type": "array"},
+            "parameters": {"type": "object"},
+        },
+    }
+    properties = {"id": {"type": "string"}, "inputs": {"type": "array", "items": tensor}}
+    body = _body({"type": "object", "required": ["inputs"], "properties": properties})
+
+    @app.post(
+        "/v2/models/{name:path}/infer", tags=["V2"], summary="Open Inference Protocol", openapi_extra=body
+    )
+    async def infer(name: str, request: Request) -> Response:
+        return await _through(request, lambda call: inference.infer(call, *_versioned(name)))
+
+    @app.get("/v2/models/{name:path}", tags=["V2"], summary="Model metadata")
+    async def metadata(name: str) -> dict[str, Any]:
+        plain, version = _versioned(name)
+        served = _check_version(engine, plain, version)
+        if served.traits is None:
+            raise Refusal("unavailable", served.error or f"model {plain} is not loaded yet", 1.0)
+        tensors = {"inputs": served.traits.inputs, "outputs": served.traits.outputs}
+        return {"name": plain, "versions": [served.config.version], "platform": "pytorch", **tensors}
+
+
+def _add_admin(app: FastAPI, engine: Engine) -> None:
+    @app.post("/admin/drain", tags=["admin"], summary="Take no new requests; those here are finished")
+    async def drain() -> dict[str, Any]:
+        engine.draining = True
+        status = engine.status(os.getpid())
+        return {"state": status.state, "in_flight": status.in_flight, "queued": status.queued}
+
+    @app.post("/admin/models", tags=["admin"], summary="Load and unload models: not available yet")
+    async def models() -> None:
+        raise Refusal(
+            "not_implemented",
+            "models can't be loaded or unloaded in a running agent yet; start it with the new list",
+        )
+
+    @app.post("/v1/chat/completions", tags=["OpenAI"], summary="Not available yet")
+    async def chat() -> None:
+        raise Refusal(
+            "not_implemented", "chat completions are not available yet; see /v1/models for what is served"
+        )
+
+
+def _check_version(engine: Engine, name: str, version: str | None) -> Any:
+    served = engine.known(name)
+    if version is not None and version != served.config.version:
+        raise Refusal("not_found", f"model {name} has version {served.config.version} here, not {version}")
+    return served
+
+
+async def _through(request: Request, handler: Callable[[Call], Coroutine[Any, Any, Reply]]) -> Response:
+    """A handler behind FastAPI, for whoever mounts `application` without `Front`."""
+    call = request.scope.get("fleet.call") or Call(request.scope, request.receive)
+    reply = await handler(call)
+    response = Response(reply.body, reply.status)
+    response.raw_headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    return response
+
+
+def _show_refusals(app: FastAPI) -> None:
+    """FastAPI's own errors in the one shape of a refusal."""
+
+    async def show(request: Request, error: Exception) -> Response:
+        reply = refused(_as_refusal(request, error))
+        headers = {name.decode(): value.decode() for name, value in reply.headers}
+        if isinstance(error, HTTPException) and error.headers and "allow" in error.headers:
+            headers["allow"] = error.headers["allow"]
+        return Response(reply.body, reply.status, headers)
+
+    for kind in (Refusal, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, show)
+
+
+def _as_refusal(request: Request, error: Exception) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, HTTPException):
+        where = f"{request.method} {request.url.path}"
+        messages = {404: f"there is nothing at {where}", 405: f"{where}: this method is not taken here"}
+        code = _CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
+        return Refusal(code, messages.get(error.status_code, f"{where}: {error.detail}"))
+    return Refusal("bad_request", f"the request is not understood: {error}")
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _versioned(name: str) -> tuple[str, str | None]:
+    """NAME or NAME/versions/VERSION."""
+    plain, found, version = name.rpartition("/versions/")
+    return (plain, version) if found else (name, None)
+
+
+def _identified(send: Send, call: Call) -> Send:
+    async def with_id(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), (b"x-request-id", call.request_id)]
+        await send(message)
+
+    return with_id
+
+
+async def _send(reply: Reply, call: Call, send: Send) -> None:
+    headers = [
+        *reply.headers,
+        (b"content-length", str(len(reply.body)).encode()),
+        (b"x-request-id", call.request_id),
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def _version() -> str:
+    try:
+        return version("fleetctl")
+    except PackageNotFoundError:
+        return "0"
