@@ -1,0 +1,71 @@
+"""What is said at the end of `up`, `scale` and `down`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from fleet_controller.spec import FleetSpec, ModelSpec
+from fleetctl.render.terminal import show
+from fleetctl.render.text import age, line
+from fleetctl.rollout import Rising
+
+# A model's folder may hold a request that it answers, for people to try.
+EXAMPLE = "request.json"
+
+
+def failures(errors: Mapping[str, str], stream: TextIO) -> None:
+    """A paragraph for each host that failed: which one, why, what to do."""
+    for host, error in sorted(errors.items()):
+        text = line(error)
+        show(text if text.startswith(f"{host}:") else f"{host}: {text}", stream=stream)
+
+
+def pending(rising: Rising, status: Mapping[str, Any], timeout_s: float, stream: TextIO) -> None:
+    """What was still missing when the time was up."""
+    pools = rising.short(status)
+    missing = ", ".join(f"pool {p['name']} has {p['ready']} of {p['desired']} hosts ready" for p in pools)
+    working = [
+        f"{name} is {host['state']}"
+        for name, host in sorted(rising.ledger.of_interest(status).items())
+        if host["state"] not in ("off", "ready")
+    ]
+    show(
+        f"not done after {age(timeout_s)}: {missing or 'the controller has not decided yet'}"
+        + (f" ({', '.join(working[:10])}{', ...' if len(working) > 10 else ''})" if working else "")
+        + "; the controller goes on, watch it with: fleetctl status --watch",
+        stream=stream,
+    )
+
+
+def summary(spec: FleetSpec, status: Mapping[str, Any], stream: TextIO) -> None:
+    """The endpoint, each pool, and what to type next."""
+    endpoint = status.get("endpoint") or f"http://{spec.balancer.listen}"
+    show(f"endpoint  {endpoint}", stream=stream)
+    pools(status.get("pools", []), stream)
+    if any(pool["ready"] for pool in status.get("pools", [])):
+        show(f"try it    {curl(endpoint, spec.models[0])}", stream=stream)
+    else:
+        show("see why   fleetctl events; fleetctl hosts", stream=stream)
+
+
+def pools(pictures: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
+    for pool in pictures:
+        show(f"pool      {line(pool['name'])}: {pool['ready']} of {pool.get('desired')} ready", stream=stream)
+
+
+def curl(endpoint: str, model: ModelSpec) -> str:
+    """A request that `model` should answer: its own example where its folder has one."""
+    example = model.source / EXAMPLE
+    body = f"@{_short(example)}" if example.is_file() else json.dumps({"instances": ["Hello, fleet"]})
+    url = f"{endpoint}/v1/models/{model.name}:predict"
+    return f"curl -s {shlex.quote(url)} -H 'content-type: application/json' -d {shlex.quote(body)}"
+
+
+def _short(path: Path) -> Path:
+    """Relative to the current folder where it lies under it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
