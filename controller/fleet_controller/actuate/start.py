@@ -50,12 +50,13 @@ def _launch(action: Action, machine: Machine, site: Site, hands: Hands) -> None:
     release = site.releases[pool.name]
     hands.move(action.host, HostState.INSTALLING, action.reason)
     found = machine.probe().agent
-    if found is not None and found.alive and found.release == release.key and found.port is not None:
-        # this action's agent from before a crash, or ours from a lost journal: it is not doubled
+    ours = found is not None and found.action_id == action.id
+    if found is not None and not ours and found.alive and found.release == release.key and found.port:
+        # an agent of ours that the journal had lost: it is taken over, not doubled
         hands.move(action.host, HostState.STARTING, action.reason)
         port, action_id = found.port, found.action_id
     else:
-        if found is not None:
+        if found is not None and not ours:
             machine.stop(grace_s=site.spec.host(action.host).agent.drain_timeout)
         machine.install(release, lambda text: hands.note(action.host, text))
         hands.move(action.host, HostState.STARTING, action.reason, action_id=action.id)

@@ -337,8 +337,8 @@ class Journal:
     # facts
 
     def goal(self) -> str:
-        """ "up" or "down": whether the fleet is meant to run."""
-        return str(self._fact("goal") or "down")
+        """Whether the fleet is meant to run: "up" or "down"; "" when nobody said yet."""
+        return str(self._fact("goal") or "")
 
     def set_goal(self, goal: str) -> None:
         self._set_fact("goal", goal)
