@@ -18,12 +18,12 @@ help: ## this list
 .PHONY: up
 up: ## install, start the fleet of fleet.yaml, send one real request
 	$(environment) agent balancer examples
-	@$(BIN)/fleetctl up
+	@$(BIN)/fleetctl -f fleet.yaml up
 	@$(BIN)/python make/first_request.py
 
 .PHONY: down
 down: ## drain and stop everything `up` started
-	@if [ -x $(BIN)/fleetctl ]; then $(BIN)/fleetctl down; else echo "nothing to stop: no .venv here"; fi
+	@if [ -x $(BIN)/fleetctl ]; then $(BIN)/fleetctl -f fleet.yaml down --yes; else echo "nothing to stop: no .venv here"; fi
 
 .PHONY: environment
 environment: ## .venv with everything for working on the code

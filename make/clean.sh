@@ -3,7 +3,7 @@
 # first, and nothing is removed when that fails.
 cd "$(dirname "$0")/.." || exit 1
 if [ -d .fleetctl ] && [ -x .venv/bin/fleetctl ]; then
-    .venv/bin/fleetctl down || {
+    .venv/bin/fleetctl -f fleet.yaml down --yes || {
         echo "make: fleetctl down failed, so nothing was removed. Stop the fleet, or remove .fleetctl by hand." >&2
         exit 1
     }

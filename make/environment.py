@@ -131,7 +131,9 @@ def fetch_pip(folder: Path) -> Path:
                 with urllib.request.urlopen(whole, timeout=60) as answer:
                     data = answer.read()
                 if hashlib.sha256(data).hexdigest() not in sums:
-                    raise Problem(f"{whole} is not the {wheel} that {CONSTRAINTS.name} names: its sha256 differs.")
+                    raise Problem(
+                        f"{whole} is not the {wheel} that {CONSTRAINTS.name} names: its sha256 differs."
+                    )
                 path = folder / wheel
                 path.write_bytes(data)
                 return path
@@ -155,10 +157,14 @@ def bring_pip(scratch: Path) -> None:
         reason = error
     if os.geteuid() == 0 and shutil.which("apt-get"):
         say(f"{reason} Installing python3-venv, which brings it.")
-        if runs("apt-get", "update", "-qq") and runs("apt-get", "install", "-y", "-qq", "python3-venv"):
-            if runs(INTERPRETER, "-m", "ensurepip", "--default-pip"):
-                return
-    raise Problem(f"{reason}\n      Debian's python3 comes without pip: apt-get install python3-venv, then try again.")
+        installed = runs("apt-get", "update", "-qq") and runs(
+            "apt-get", "install", "-y", "-qq", "python3-venv"
+        )
+        if installed and runs(INTERPRETER, "-m", "ensurepip", "--default-pip"):
+            return
+    raise Problem(
+        f"{reason}\n      Debian's python3 comes without pip: apt-get install python3-venv, then try again."
+    )
 
 
 def make_venv() -> None:
@@ -168,7 +174,13 @@ def make_venv() -> None:
 
 
 def pip(*argv: str | Path, what: str) -> None:
-    env = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_ROOT_USER_ACTION="ignore", PIP_NO_INPUT="1", PIP_USER="0")
+    env = dict(
+        os.environ,
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+        PIP_ROOT_USER_ACTION="ignore",
+        PIP_NO_INPUT="1",
+        PIP_USER="0",
+    )
     quiet = [] if os.environ.get("VERBOSE") else ["--quiet"]
     command = [INTERPRETER, "-m", "pip", *argv[:1], *quiet, *argv[1:]]
     if subprocess.run(command, env=env, stdin=subprocess.DEVNULL).returncode != 0:
@@ -201,7 +213,9 @@ def bring_torch(check: bool) -> None:
     file, whose sum the index tells; so the file is chosen without and its sum compared here.
     """
     version, sums = locked("torch")
-    probe = f"import importlib.metadata as m; raise SystemExit(m.version('torch').split('+')[0] != {version!r})"
+    probe = (
+        f"import importlib.metadata as m; raise SystemExit(m.version('torch').split('+')[0] != {version!r})"
+    )
     if runs(INTERPRETER, "-c", probe):
         return
     index = os.environ.get("TORCH_INDEX")
@@ -214,7 +228,9 @@ def bring_torch(check: bool) -> None:
         with file.open("rb") as data:
             total = hashlib.file_digest(data, "sha256").hexdigest()
         if check and not index and total not in sums:
-            raise Problem(f"{file.name} has the sha256 {total}, which {CONSTRAINTS.name} does not name: not installed.")
+            raise Problem(
+                f"{file.name} has the sha256 {total}, which {CONSTRAINTS.name} does not name: not installed."
+            )
         pip("install", "--no-deps", file, what="installing torch")
 
 
@@ -230,11 +246,13 @@ def install(extras: set[str]) -> None:
             text = re.sub(r"\s*\\\n\s+--hash=\S+", "", text)
         constraints.write_text(text)
         check = ["--require-hashes"] if hashes else []
-        locks = [*check, "--constraint", constraints]
+        locks: list[str | Path] = [*check, "--constraint", constraints]
         # Older pips take hashes from requirements only, newer ones (the pinned one) from constraints as well.
         version, sums = locked("pip")
         own = scratch / "pip.txt"
-        own.write_text(" ".join([f"pip=={version}", *(f"--hash=sha256:{total}" for total in sums if hashes)]) + "\n")
+        own.write_text(
+            " ".join([f"pip=={version}", *(f"--hash=sha256:{total}" for total in sums if hashes)]) + "\n"
+        )
         pip("install", *check, "--requirement", own, what="bringing pip to its pinned version")
         if "agent" in extras:
             bring_torch(check=hashes)
@@ -287,7 +305,9 @@ def main(argv: list[str]) -> int:
 
 
 def same_interpreter() -> bool:
-    answer = subprocess.run([INTERPRETER, "-c", "import sys; print(sys.version)"], capture_output=True, text=True)
+    answer = subprocess.run(
+        [INTERPRETER, "-c", "import sys; print(sys.version)"], capture_output=True, text=True
+    )
     return answer.returncode == 0 and answer.stdout.strip() == sys.version.strip()
 
 

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FLEETCTL = Path(sys.executable).with_name("fleetctl")
@@ -25,23 +26,36 @@ def show(text: str = "") -> None:
     print(text, flush=True)
 
 
-def status() -> dict:
-    done = subprocess.run([FLEETCTL, "status", "-o", "json"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+def status() -> dict[str, Any]:
+    done = subprocess.run(
+        [FLEETCTL, "-f", "fleet.yaml", "status", "-o", "json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     try:
-        return json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        raise SystemExit(f"make: fleetctl status gave no JSON (exit {done.returncode}): {done.stderr.strip()}") from None
+        raise SystemExit(
+            f"make: fleetctl status gave no JSON (exit {done.returncode}): {done.stderr.strip()}"
+        ) from None
+    return answer
 
 
-def wait_ready(seconds: float) -> dict:
+def wait_ready(seconds: float) -> dict[str, Any]:
     end = time.monotonic() + seconds
     while True:
         now = status()
         if now.get("endpoint") and any(host["state"] == "ready" for host in now["hosts"]):
             return now
         if time.monotonic() > end:
-            hosts = "\n".join(f"        {h['name']}: {h['state']} {h.get('error') or ''}" for h in now["hosts"])
-            raise SystemExit(f"make: no host was ready after {seconds:.0f} s:\n{hosts}\n      Look with: fleetctl logs HOST")
+            hosts = "\n".join(
+                f"        {h['name']}: {h['state']} {h.get('error') or ''}" for h in now["hosts"]
+            )
+            raise SystemExit(
+                f"make: no host was ready after {seconds:.0f} s:\n{hosts}\n      Look with: fleetctl logs HOST"
+            )
         time.sleep(0.5)
 
 
@@ -53,11 +67,14 @@ def ask(endpoint: str) -> list[float]:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=60) as answer:
-            return json.load(answer)["predictions"][0]
+            vector: list[float] = json.load(answer)["predictions"][0]
     except urllib.error.HTTPError as error:
-        raise SystemExit(f"make: {url} answered {error.code}: {error.read(2000).decode(errors='replace')}") from None
+        raise SystemExit(
+            f"make: {url} answered {error.code}: {error.read(2000).decode(errors='replace')}"
+        ) from None
     except OSError as error:
         raise SystemExit(f"make: {url} cannot be reached: {error}. Look with: fleetctl status") from None
+    return vector
 
 
 def main() -> None:
@@ -73,7 +90,7 @@ def main() -> None:
     show(f"  answered  [{head}, ...]   {len(vector)} numbers in {took:.0f} ms, through {endpoint}")
     show()
     show("  Next:")
-    show(f"    curl {endpoint}/v1/models/{MODEL}:predict -d '{{\"instances\": [\"your own text\"]}}'")
+    show(f'    curl {endpoint}/v1/models/{MODEL}:predict -d \'{{"instances": ["your own text"]}}\'')
     show("    . .venv/bin/activate           puts fleetctl on your PATH")
     show("    fleetctl status                what runs where, and how fast it answers")
     pools = [pool["name"] for pool in now.get("pools", [])]
