@@ -113,4 +113,12 @@ class AgentStatus(BaseModel):
     device: str
     device_memory: DeviceMemory
 
+    def room_bytes(self, model: str) -> int | None:
+        """Device memory that `model` could have here: what is free plus what it holds already; None: unknown."""
+        memory = self.device_memory
+        if memory.total_bytes is None or memory.used_bytes is None:
+            return None
+        own = sum(m.device_memory_bytes or 0 for m in self.models if m.name == model)
+        return memory.total_bytes - memory.used_bytes + own
+
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)

@@ -82,8 +82,9 @@ class PoolStatus(BaseModel):
     """One pool's traffic since the balancer's `started_at`; the reader subtracts two reports.
 
     `arrivals` counts every request, `completed` those answered below 500 by a host, `errors` those answered with 5xx
-    by a host or broken off, `refused` those that the balancer itself turned away. `latency` covers `completed`,
-    from the request's first byte to the reply's last, in milliseconds.
+    by a host or broken off, `refused` those that the balancer itself turned away, `abandoned` those whose client left
+    before the reply was complete: arrivals = completed + errors + refused + abandoned + in_flight + queued.
+    `latency` covers `completed`, from the request's first byte to the reply's last, in milliseconds.
     """
 
     name: str
@@ -91,6 +92,7 @@ class PoolStatus(BaseModel):
     completed: int
     errors: int
     refused: int
+    abandoned: int = 0
     in_flight: int
     queued: int
     latency: HistogramWire
