@@ -26,6 +26,8 @@ from fleet_controller.spec.scaling import (
     StepRule,
     condition,
 )
+from fleet_controller.spec.schema import json_schema
+from fleet_controller.spec.template import init_files, init_text
 
 __all__ = [
     "AgentSpec",
@@ -56,5 +58,8 @@ __all__ = [
     "UnknownName",
     "condition",
     "endpoint",
+    "init_files",
+    "init_text",
+    "json_schema",
     "load",
 ]

@@ -67,11 +67,13 @@ def _hostname(value: str) -> bool:
 
 def host_name(value: str) -> str:
     """A name or a range of names; every one of them is checked again once the range is expanded."""
-    return value if name(expand(value)[0]) else value
+    name(expand(value)[0])
+    return value
 
 
 def host_address(value: str) -> str:
-    return value if address(expand(value)[0]) else value
+    address(expand(value)[0])
+    return value
 
 
 class Endpoint(NamedTuple):

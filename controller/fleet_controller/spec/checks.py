@@ -1,4 +1,4 @@
-"""What the blocks of a fleet.yaml must say about each other. Each check is one function and notes all it finds."""
+"""What the blocks of a fleet.yaml must say about each other. Each check notes all that it finds."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _machines_once(draft: Draft, found: Findings) -> None:
             ):
                 found.add(
                     (*entry.steps, "address"),
-                    f'"{host.name}" is the same machine as "{other}" ({host.address}, SSH port {host.ssh.port}); '
+                    f'"{host.name}" is the same machine as "{other}" ({host.address}, port {host.ssh.port}); '
                     "remove one of them",
                 )
                 break
@@ -110,7 +110,7 @@ def _jumps(draft: Draft, found: Findings) -> None:
                 continue
             steps = _where(entry, "ssh", "jump")
             if jump not in hosts:
-                # A name that is not in the inventory may be any machine that DNS knows; a near miss is a slip.
+                # A name outside the inventory may be any machine that DNS knows; a near miss is a slip.
                 bare = not any(sign in jump for sign in "@.:")
                 if bare and draft.complete_hosts and (hint := _did_you_mean(jump, hosts, 0.75)):
                     found.add(
@@ -234,7 +234,7 @@ def _source(model: ModelDraft, found: Findings) -> None:
 
 
 def _defined(file: Path) -> dict[str, bool] | None:
-    """The names that a module binds at its top, and whether each is a class; None if only running it would tell."""
+    """The names that a module binds, and whether each is a class; None if only running it would tell."""
     try:
         if file.stat().st_size > _MOST_SOURCE:
             return None
@@ -282,7 +282,7 @@ def _pool_hosts(draft: Draft, found: Findings) -> None:
                 "a host serves one pool (one pool may serve several models)",
             )
         pool.hosts = tuple(members)
-    if not draft.complete_pools or any(found.broken((*pool.steps, "hosts")) for pool in draft.pools):
+    if not draft.complete_pools or any(found.broken_within((*pool.steps, "hosts")) for pool in draft.pools):
         return
     helpers = {h.power.via for e in draft.entries for h in e.hosts} | {
         h.ssh.jump for e in draft.entries for h in e.hosts
@@ -352,12 +352,18 @@ def _scaling(pool: PoolDraft, draft: Draft, found: Findings) -> None:
     if scaling.idle.scale_to_zero and scaling.min_servers > 0:
         found.add(
             (*at, "idle", "scale_to_zero"),
-            f'needs "min_servers: 0", and min_servers is {scaling.min_servers}; write one or remove the other',
+            f'needs "min_servers: 0", but min_servers is {scaling.min_servers}; change one of them',
             needs=[low, (*at, "idle")],
         )
-    if not draft.complete_hosts or any(
-        found.broken((*pool.steps, "hosts", n)) for n in range(len(pool.spec.hosts))
-    ):
+    for number, schedule in enumerate(scaling.schedules):
+        ceiling = scaling.max_servers if schedule.max_servers is None else schedule.max_servers
+        if schedule.min_servers is not None and schedule.min_servers > ceiling >= scaling.min_servers:
+            found.add(
+                (*at, "schedules", number, "min_servers"),
+                f"{schedule.min_servers} is more than max_servers, which is {ceiling} then; raise max_servers",
+                needs=[high, (*at, "schedules")],
+            )
+    if not draft.complete_hosts or found.broken_within((*pool.steps, "hosts")):
         return
     have = len(pool.hosts)
     hosts = f"the pool has {have:,} host{'s' if have != 1 else ''}"
@@ -389,7 +395,7 @@ def _listeners(draft: Draft, found: Findings) -> None:
                 if host.is_local and _clash(own, other):
                     found.add(
                         _where(entry, "agent", "port"),
-                        f'"{host.name}" would listen where balancer.{what} does ({other}); write another port, or 0',
+                        f'"{host.name}" would listen where balancer.{what} does ({other}); write 0',
                     )
 
 

@@ -61,7 +61,7 @@ class Document:
         self.value = root.value
 
     def spot(self, steps: Steps, *, key: bool = False) -> Spot:
-        """Line and column (from 1) of the value at `steps`, or of its key; what does not exist is where it belongs."""
+        """Line and column (from 1) of the value at `steps` or its key; if there is none, of the block."""
         node = self._root
         spot = node.spot
         for number, step in enumerate(steps):
@@ -128,7 +128,7 @@ def parse(data: bytes, path: Path) -> Document:
         TypeError,
         AttributeError,
     ) as error:
-        # The parser meets bad escapes and directives with errors of its inner workings; the file is bad all the same.
+        # The parser meets bad escapes and directives with errors of its inner workings.
         line, column = composer.last
         composer.problems.append(Problem(f"is not YAML near here: {type(error).__name__}", line, column))
         root = None
@@ -316,7 +316,7 @@ def _syntax(error: MarkedYAMLError, text: str) -> Problem:
         else ""
     )
     hints = {
-        "mapping values are not allowed": 'a ":" where none can be; check the indentation, or put the text in quotes',
+        "mapping values are not allowed": 'a ":" where none can be; check the indentation, or use quotes',
         "found unexpected end of stream": "a quote is not closed",
         "expected the node content": "a value is missing, or a bracket is not closed",
         "expected ',' or ']'": 'a "," or "]" is missing',

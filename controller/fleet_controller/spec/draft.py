@@ -16,7 +16,7 @@ MOST_PROBLEMS = 100
 
 
 class Findings:
-    """Collects problems with their places, each once, and which values were bad (so that nothing is built on them)."""
+    """Collects problems with their places, each once, and knows which values were bad."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -36,13 +36,17 @@ class Findings:
             self._broken.add(finding.meant)
 
     def add(self, steps: Steps, message: str, *, key: bool = False, needs: Iterable[Steps] = ()) -> None:
-        """Note a problem at `steps`, unless one of the values in `needs` was found bad itself."""
-        if not any(self.broken(need) for need in needs):
+        """Note a problem at `steps`, unless one of the values in `needs`, or a part of it, was found bad."""
+        if not any(self.broken(need) or self.broken_within(need) for need in needs):
             self.note(Finding(steps, message, key))
 
     def broken(self, steps: Steps) -> bool:
         """Whether the value at `steps`, or something that it is in, was found bad."""
         return any(steps[:length] in self._broken for length in range(1, len(steps) + 1))
+
+    def broken_within(self, steps: Steps) -> bool:
+        """Whether something inside of the value at `steps` was found bad."""
+        return any(bad[: len(steps)] == steps for bad in self._broken)
 
     def problems(self) -> list[Problem]:
         """In the order of the file, a hundred at most."""
@@ -55,7 +59,7 @@ class Findings:
 
 @dataclass
 class Entry:
-    """One item of `hosts:`. `written` is None if it can't be used; `hosts` is what it stands for, defaults merged."""
+    """One item of `hosts:` (`written` is None if it can't be used) and the hosts that it stands for."""
 
     steps: Steps
     written: HostSpec | None

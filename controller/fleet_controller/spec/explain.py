@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ _NO_PASSWORDS = {"password", "passwd", "pass", "passphrase"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong at `steps`; `key`: point at the key there instead of the value. `meant`: the likely path."""
+    """Something wrong at `steps`. `key`: point at the key, not the value. `meant`: the likely path."""
 
     steps: Steps
     message: str
@@ -60,6 +61,14 @@ class Finding:
 
 def findings(error: ValidationError, model: type[BaseModel], at: Steps) -> Iterator[Finding]:
     """What `error` says about the value at `at` that was read as `model`."""
+    found = list(_each(error, model, at))
+    likely = {finding.meant for finding in found if finding.key}
+    for finding in found:
+        if finding.key or finding.meant is None or finding.meant not in likely:  # a typo is not missing too
+            yield finding
+
+
+def _each(error: ValidationError, model: type[BaseModel], at: Steps) -> Iterator[Finding]:
     for detail in error.errors(include_url=False):
         loc = tuple(step for step in detail["loc"] if step != "[key]")
         steps = (*at, *loc)
@@ -69,7 +78,8 @@ def findings(error: ValidationError, model: type[BaseModel], at: Steps) -> Itera
                 yield Finding(steps, message, key=True, meant=(*steps[:-1], meant) if meant else None)
             case "missing":
                 about = fields_at(model, loc[:-1]).get(str(loc[-1]), "")
-                yield Finding(steps[:-1], f'"{loc[-1]}" is missing; {_lower(about)}', meant=steps)
+                message = f'"{loc[-1]}" is missing; add it ({_lower(about)})'
+                yield Finding(steps[:-1], message, meant=steps)
             case _:
                 yield Finding(steps, _message(detail, quiet=not _QUIET.isdisjoint(steps)))
 
@@ -108,15 +118,20 @@ def places(model: type[BaseModel] = FleetFile, at: str = "") -> Iterator[tuple[s
 def _unknown_key(key: str, known: dict[str, str], steps: Steps) -> tuple[str, str | None]:
     if key.lower() in _NO_PASSWORDS and "user" in known:
         return "unknown key; passwords are not supported, use identity_file or an SSH agent", None
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, 0.6)
-    if not near and _OTHER_WORDS.get(key.lower()) in known:
-        near = [_OTHER_WORDS[key.lower()]]
+    plain = key.lower().replace("-", "_")
+    near = difflib.get_close_matches(plain, known, 1, 0.8)
+    if not near and _OTHER_WORDS.get(plain) in known:
+        near = [_OTHER_WORDS[plain]]
+    if not near:
+        here = re.sub(r"\[\d+\]", "[]", written(steps[:-1]))
+        elsewhere = [place for found, place in places() if found == key]
+        below = [place for place in elsewhere if place.startswith(f"{here}.")]
+        if elsewhere:
+            where = [place or "the top of the file" for place in (below or elsewhere)[:2]]
+            return f"unknown key here; it belongs under {' or '.join(where)}", None
+        near = difflib.get_close_matches(plain, known, 1, 0.6)
     if near:
         return f'unknown key; did you mean "{near[0]}"?', near[0]
-    elsewhere = [place for found, place in places() if found == key]
-    if elsewhere:
-        where = elsewhere[0] or "the top of the file"
-        return f"unknown key here; it belongs under {where}", None
     block = f"in {written(steps[:-1])}" if len(steps) > 1 else "at the top"
     return f"unknown key; known {block} are {', '.join(known)}", None
 

@@ -110,7 +110,7 @@ class FleetFile(Part):
 
 
 class FleetSpec(Part):
-    """A fleet.yaml that was read and found good: ranges, globs and defaults are worked in, paths are absolute."""
+    """A fleet.yaml found good: ranges, globs and defaults are worked in, paths are absolute."""
 
     fleet: Name
     hosts: tuple[HostSpec, ...]

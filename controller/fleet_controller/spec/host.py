@@ -160,12 +160,12 @@ class AgentSpec(Part):
 
     port: Port = Field(
         default=9400,
-        description="Port of the agent; 0: the system picks one. Default: 9400, for local hosts 0.",
+        description="Port of the agent; 0: the system picks one. Local hosts: 0 unless they say otherwise.",
     )
     listen: BindAddress | None = Field(
         default=None,
         description="Address to listen on; none: the host's address if it is an IP address, else 0.0.0.0 "
-        "(local hosts: 127.0.0.1).",
+        "(local hosts: 127.0.0.1 unless they say otherwise).",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto", description='"auto" (a GPU if there is one), "cpu", "cuda" or "cuda:0".'
@@ -189,7 +189,8 @@ class InstallSpec(Part):
     )
     interpreter: Annotated[str, AfterValidator(program)] | None = Field(
         default=None,
-        description="Python that has everything already: nothing is installed. Default for local hosts: this one.",
+        description="Python that has everything already: nothing is installed. "
+        "Local hosts: this one unless they say otherwise.",
     )
     pip_args: tuple[Text, ...] = Field(default=(), description="More arguments for pip install, one a word.")
     directory: Annotated[str, AfterValidator(remote_path)] = Field(

@@ -1,4 +1,4 @@
-"""fleet.yaml -> FleetSpec: read, check each block, expand and merge, check what the blocks say about each other."""
+"""fleet.yaml -> FleetSpec: read, check each block, expand and merge, check the blocks against each other."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _salvage(
 
 
 def _cut(data: dict[str, Any], loc: Steps, missing: bool) -> None:
-    """Take the value at `loc` out of `data`: the whole list if it is in one, the whole block if that lacks a key."""
+    """Take the value at `loc` out of `data`: its whole list if it is in one, its block if that lacks it."""
     steps = list(loc[:-1] if missing else loc)
     for number, step in enumerate(steps):
         if isinstance(step, int):
@@ -172,7 +172,7 @@ def _expand(
     elif len(names) != len(addresses):
         found.add(
             at_address,
-            f'"{written.name}" stands for {len(names):,} hosts and "{written.address}" for {len(addresses):,}; '
+            f'"{written.name}" is {len(names):,} hosts, "{written.address}" is {len(addresses):,}; '
             "make both ranges the same size",
         )
         return ()
@@ -188,11 +188,13 @@ def _expand(
     agent = _merged(defaults.agent, written.agent)
     install = _merged(defaults.install, written.install)
     if written.is_local:
-        # Local agents share one machine, and run with the Python that runs this: ports and installs would clash.
-        if "port" not in agent.model_fields_set:
-            agent = agent.model_copy(update={"port": 0})
-        if "interpreter" not in install.model_fields_set:
-            install = install.model_copy(update={"interpreter": sys.executable})
+        # Local agents share one machine and the Python that runs this: what `defaults` says of these is
+        # meant for machines of their own, and would make local agents clash.
+        own_port = written.agent.port if "port" in written.agent.model_fields_set else 0
+        agent = agent.model_copy(update={"port": own_port, "listen": written.agent.listen})
+        given = "interpreter" in written.install.model_fields_set
+        interpreter = written.install.interpreter if given else sys.executable
+        install = install.model_copy(update={"interpreter": interpreter})
         power = written.power
     common = {"agent": agent, "install": install}
     named = any("{" in word for words in (power.on, power.off, power.status) for word in words)
@@ -235,7 +237,7 @@ def _own_way(ssh: SshSpec, own: SshSpec, host: str) -> SshSpec:
 
 
 def _own_power(power: PowerSpec, own: PowerSpec, host: str, at: str) -> PowerSpec:
-    """Commands with the host's name and address in place; a hypervisor of `defaults` does not switch itself."""
+    """Commands with the host's name and address in place; a hypervisor does not switch itself."""
     if power.via == host and "via" not in own.model_fields_set:
         return own
     return power.model_copy(

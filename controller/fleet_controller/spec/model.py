@@ -18,7 +18,7 @@ _ENTRYPOINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def _entrypoint(value: str) -> str:
-    if _ENTRYPOINT.fullmatch(value):
+    if _ENTRYPOINT.fullmatch(value) and ".py:" not in value:
         return value
     hint = 'write "MODULE:CLASS", as "model:MiniLM"'
     swapped = re.fullmatch(r"([\w./-]+?)(?:\.py)?[:.](\w+)", value)

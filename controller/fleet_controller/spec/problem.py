@@ -43,7 +43,7 @@ class Problem:
 
 
 class SpecError(Exception):
-    """A fleet.yaml that can't be used. `problems` are in the order of the file; str() is one line for each."""
+    """A fleet.yaml that can't be used. `problems` are in the file's order; str() is one line for each."""
 
     def __init__(self, problems: Sequence[Problem], source: Path) -> None:
         super().__init__(problems, source)

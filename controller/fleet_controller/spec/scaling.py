@@ -163,7 +163,7 @@ class StepRule(Part):
 
 
 class Schedule(Part):
-    """From each time that `cron` names, for `duration` or until the pool's next schedule fires, these bounds hold."""
+    """From each time that `cron` names these bounds hold: for `duration`, or until another schedule fires."""
 
     cron: Annotated[str, AfterValidator(_cron)] = Field(
         description='When it starts: "MINUTE HOUR DAY MONTH WEEKDAY", as "0 8 * * mon-fri".'
@@ -200,14 +200,16 @@ class Predictive(Part):
 
 
 class Cooldown(Part):
-    """How long after a change of the same direction the next one has to wait."""
+    """Pauses between changes: growing waits for the last growth, shrinking for any change."""
 
-    scale_up: Duration = Field(default=30.0, description="Pause after adding servers.")
-    scale_down: Duration = Field(default=300.0, description="Pause after removing servers.")
+    scale_up: Duration = Field(default=30.0, description="Pause after servers were added, before more are.")
+    scale_down: Duration = Field(
+        default=300.0, description="Pause after any change, before servers are removed."
+    )
 
 
 class Stabilization(Part):
-    """How far back recommendations count: the highest of them wins on the way down, the lowest on the way up."""
+    """How far back recommendations count: the largest of them going down, the least going up."""
 
     scale_up: Duration = Field(default=0.0, description="Window before servers are added.")
     scale_down: Duration = Field(default=300.0, description="Window before servers are removed.")
@@ -218,7 +220,7 @@ class Idle(Part):
 
     scale_to_zero: bool = Field(
         default=False,
-        description="Switch off the last server too; requests wait at the balancer while one starts. Needs min_servers: 0.",
+        description="Remove the last server too; requests wait for a start. Needs min_servers: 0.",
     )
     after: Duration = Field(default=600.0, description="How long without a request counts as idle.")
 

@@ -1,0 +1,4 @@
+"""Never run: fleet.yaml files of the tests name it."""
+
+
+class Tiny: ...
