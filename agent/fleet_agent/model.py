@@ -340,6 +340,8 @@ def _is_finite(rows: Any) -> bool:
 def _said(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"no key {error}"
+    if type(error) is ValueError and str(error):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -13,9 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+OPTIONS = {"size", "classes", "hidden", "delay_ms", "work"}
+
 
 class Tiny:
     def load(self, device: torch.device, options: dict[str, Any]) -> None:
+        unknown = sorted(set(options) - OPTIONS)
+        if unknown:
+            raise ValueError(f"unknown option {unknown[0]!r}; Tiny knows: {', '.join(sorted(OPTIONS))}")
         size, classes, hidden = (
             int(options.get(k, d)) for k, d in (("size", 4), ("classes", 3), ("hidden", 32))
         )
