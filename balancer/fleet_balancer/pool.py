@@ -1,0 +1,211 @@
+"""Who serves a request, who waits, who is turned away, and what is counted. PURE: `now` is an argument (seconds).
+
+A Claim is one request on one host. It is given back by Pool.settle, the only place where an in-flight count falls.
+A Ticket is a request that waits because no host may take it: first come, first served, up to a deadline.
+
+Every request of a pool is in exactly one place:
+arrivals = completed + errors + refused + abandoned + in_flight + queued.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from typing import Literal
+
+from fleet_balancer.member import Member, MemoryReport
+from fleet_balancer.pick import Picker, Refuses, picker_for
+from fleet_wire.balancer import PoolConfig, PoolStatus
+from fleet_wire.histogram import LatencyHistogram
+from fleet_wire.refusal import Refusal
+
+# completed: answered below 500. error: answered with 5xx, or broken off by the host. refused: turned away by the
+# balancer. abandoned: the client left. retry: nothing was sent, the request is placed again and not counted yet.
+Outcome = Literal["completed", "error", "refused", "abandoned", "retry"]
+
+
+class Claim:
+    """One request on one host, until it is settled."""
+
+    __slots__ = ("member", "pool", "settled")
+
+    def __init__(self, pool: Pool, member: Member) -> None:
+        self.pool = pool
+        self.member = member
+        self.settled = False
+
+    def __repr__(self) -> str:
+        return f"<Claim {self.pool.name} on {self.member.name}{' settled' if self.settled else ''}>"
+
+
+class Ticket:
+    """A request that waits. `owner` is the caller's own."""
+
+    __slots__ = ("deadline", "model", "owner")
+
+    def __init__(self, owner: object, model: str | None, deadline: float) -> None:
+        self.owner = owner
+        self.model = model
+        self.deadline = deadline
+
+
+class Pool:
+    """One pool's members, waiting requests and counters. `stale_s`: age at which a memory report is ignored."""
+
+    def __init__(self, config: PoolConfig, rng: random.Random, stale_s: float) -> None:
+        self.name = config.name
+        self.rng = rng
+        self.stale_s = stale_s
+        self.members: list[Member] = []
+        self.arrivals = 0
+        self.completed = 0
+        self.errors = 0
+        self.refused = 0
+        self.abandoned = 0
+        self.in_flight = 0
+        self.waiting: OrderedDict[Ticket, None] = OrderedDict()
+        self._histogram = LatencyHistogram()
+        self._latencies: list[float] = []
+        self.configure(config)
+
+    def configure(self, config: PoolConfig) -> None:
+        """Take over a new configuration; counters and waiting requests stay."""
+        self.config = config
+        self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
+        self._picker: Picker = picker_for(config.routing, self.rng)
+        self.refresh()
+
+    def replace(self, members: Iterable[Member]) -> None:
+        """These are the pool's hosts now. Counts live in the members, so who stays keeps them."""
+        self.members = list(members)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Some member's health or state changed: only usable members may be picked."""
+        self._picker.reset([m for m in self.members if m.usable])
+
+    def reported(self, member: Member, report: MemoryReport | None) -> None:
+        """A memory report came in; None: the host has none, its memory is unknown."""
+        member.report = report
+        self._picker.touch(member)
+
+    @property
+    def reads_memory(self) -> bool:
+        """Whether any decision here depends on device memory."""
+        return bool(self.needs) or self.config.routing == "gpu_memory"
+
+    def claim(self, model: str | None, now: float, tried: Collection[Member] = ()) -> Claim | None:
+        """Place one request; None: nobody may take it now. `tried` are hosts that already failed it."""
+        refuses = self._refuses(model, now, tried) if tried or self.needs else None
+        member = self._picker.pick(refuses)
+        if member is None:
+            return None
+        member.in_flight += 1
+        member.requests += 1
+        self.in_flight += 1
+        self._picker.touch(member)
+        return Claim(self, member)
+
+    def settle(self, claim: Claim, outcome: Outcome, latency_ms: float = 0.0) -> None:
+        """Give a claim back and count how it ended. The latency counts where the outcome is "completed"."""
+        if claim.settled:
+            raise RuntimeError(f"{claim!r} was given back twice")
+        claim.settled = True
+        member = claim.member
+        member.in_flight -= 1
+        self.in_flight -= 1
+        self._picker.touch(member)
+        if outcome == "completed":
+            self.completed += 1
+            self._latencies.append(latency_ms)
+        elif outcome == "error":
+            self.errors += 1
+            member.errors += 1
+        elif outcome == "refused":
+            self.refused += 1
+        elif outcome == "abandoned":
+            self.abandoned += 1
+
+    def wait(self, ticket: Ticket) -> None:
+        """Queue a request. Raises Refusal where the queue is full or the request has no time to wait."""
+        if len(self.waiting) >= self.config.queue_size:
+            self.refused += 1
+            raise self._unavailable(ticket, f"and {len(self.waiting)} requests wait already")
+        self.waiting[ticket] = None
+
+    def leave(self, ticket: Ticket) -> None:
+        """The client of a waiting request left."""
+        del self.waiting[ticket]
+        self.abandoned += 1
+
+    def serve_waiting(self, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
+        """Who stops waiting now: first come, first served; those past their deadline are refused."""
+        served: list[tuple[Ticket, Claim | Refusal]] = []
+        hopeless: set[str | None] = set()
+        for ticket in list(self.waiting):
+            claim = None
+            if ticket.model not in hopeless:
+                claim = self.claim(ticket.model, now)
+                if claim is None:
+                    hopeless.add(ticket.model)
+            if claim is not None:
+                del self.waiting[ticket]
+                served.append((ticket, claim))
+            elif now >= ticket.deadline:
+                del self.waiting[ticket]
+                self.refused += 1
+                served.append((ticket, self._unavailable(ticket, "and none came in time")))
+        return served
+
+    def dismiss(self) -> list[tuple[Ticket, Claim | Refusal]]:
+        """The pool is gone: everyone who waits is refused."""
+        served: list[tuple[Ticket, Claim | Refusal]] = []
+        for ticket in self.waiting:
+            self.refused += 1
+            served.append((ticket, Refusal("unavailable", f"pool {self.name} was removed", 1.0)))
+        self.waiting.clear()
+        return served
+
+    def latency(self) -> LatencyHistogram:
+        """The latencies of completed requests. Recording is an append; the buckets are filled in here."""
+        for ms in self._latencies:
+            self._histogram.record(ms)
+        self._latencies.clear()
+        return self._histogram
+
+    def status(self) -> PoolStatus:
+        return PoolStatus(
+            name=self.name,
+            arrivals=self.arrivals,
+            completed=self.completed,
+            errors=self.errors,
+            refused=self.refused,
+            abandoned=self.abandoned,
+            in_flight=self.in_flight,
+            queued=len(self.waiting),
+            latency=self.latency().to_wire(),
+        )
+
+    def __repr__(self) -> str:
+        hosts = f"{sum(m.usable for m in self.members)}/{len(self.members)} hosts"
+        return f"<Pool {self.name} {hosts} in_flight={self.in_flight} queued={len(self.waiting)}>"
+
+    def _refuses(self, model: str | None, now: float, tried: Collection[Member]) -> Refuses | None:
+        need = self.needs.get(model, 0) if model is not None else 0
+        if not need:
+            return tried.__contains__ if tried else None
+        stale_s = self.stale_s
+        return lambda member: member in tried or member.lacks(model, need, now, stale_s)
+
+    def _unavailable(self, ticket: Ticket, then: str) -> Refusal:
+        usable = [m for m in self.members if m.usable]
+        if not self.members:
+            why = f"pool {self.name} has no host"
+        elif not usable:
+            why = f"none of the {len(self.members)} hosts of pool {self.name} is healthy"
+        elif self.needs.get(ticket.model or ""):
+            why = f"no host of pool {self.name} has room on its device for model {ticket.model}"
+        else:
+            why = f"no host of pool {self.name} could be reached"
+        return Refusal("unavailable", f"{why}, {then}", max(1.0, min(10.0, self.config.queue_timeout_s / 4)))

@@ -1,0 +1,175 @@
+"""Asks every host over and over whether it is ready, and, where somebody needs to know, how much device memory it has.
+
+Decides what counts as ready: 200 to /readyz; for `lenient` lists (hosts named on the command line, which may be any
+HTTP server) every answer below 500. Never believes a reply's size or shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ValidationError
+
+from fleet_balancer.front import Front
+from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder
+from fleet_balancer.http.grammar import CHUNKED, UNTIL_CLOSE, Limits
+from fleet_balancer.http.response import BadResponse, parse_response
+from fleet_balancer.member import Member, MemoryReport
+from fleet_balancer.proxy import Proxy
+from fleet_wire.agent import DeviceMemory
+
+MAX_REPLY = 1024 * 1024
+JITTER = 0.1
+
+
+class _ModelMemory(BaseModel):
+    name: str
+    device_memory_bytes: int | None = None
+
+
+class _Report(BaseModel):
+    """The part of AgentStatus that is read here: a host of a later version still reports its memory."""
+
+    models: list[_ModelMemory] = []
+    device_memory: DeviceMemory = DeviceMemory()
+
+
+class ProbeFailed(Exception):
+    """str() says what went wrong, for the status page."""
+
+
+class Prober:
+    """One task per host. `interval_s` between probes (+-10 %), each of at most `timeout_s`."""
+
+    def __init__(
+        self,
+        front: Front,
+        proxy: Proxy,
+        rng: random.Random,
+        *,
+        interval_s: float,
+        timeout_s: float,
+        lenient: bool,
+    ) -> None:
+        self._front = front
+        self._proxy = proxy
+        self._rng = rng
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._lenient = lenient
+        self._tasks: dict[Member, asyncio.Task[None]] = {}
+
+    def watch(self, members: Iterable[Member]) -> None:
+        for member in members:
+            self._tasks[member] = asyncio.get_running_loop().create_task(self._watch(member))
+
+    def forget(self, members: Iterable[Member]) -> None:
+        for member in members:
+            self._tasks.pop(member).cancel()
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, member: Member) -> None:
+        while True:
+            await self._probe(member)
+            # A host in doubt is asked twice as often: it is out, or back, sooner.
+            pause = self._interval_s if not member.health.failures else self._interval_s / 2
+            await asyncio.sleep(pause * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0)))
+
+    async def _probe(self, member: Member) -> None:
+        try:
+            status, _ = await self._get(member, "/readyz", None)
+            if not (status == 200 or (self._lenient and status < 500)):
+                raise ProbeFailed(f"/readyz answered {status}")
+        except ProbeFailed as failure:
+            changed = member.health.failed(str(failure))
+        else:
+            changed = member.health.passed()
+        if changed:
+            self._proxy.health_changed(member)
+        pool = self._front.pool_of(member)
+        if pool is not None and pool.reads_memory and member.health.healthy:
+            report = await self._memory(member)
+            if report is not None:
+                pool.reported(member, report)
+                self._proxy.serve_waiting()
+
+    async def _memory(self, member: Member) -> MemoryReport | None:
+        """The host's memory now; None where it could not be asked, so that the last report grows old."""
+        try:
+            status, body = await self._get(member, "/status", member.spec.token)
+        except ProbeFailed:
+            return None
+        if status != 200:
+            # It has no status to give: its memory is unknown, and unknown is not full.
+            return MemoryReport(time.monotonic())
+        return read_report(body, time.monotonic())
+
+    async def _get(self, member: Member, path: str, token: str | None) -> tuple[int, bytes]:
+        """GET over a connection of its own: whether the host still accepts is part of the question."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reader, writer = await asyncio.open_connection(member.host, member.port, limit=MAX_REPLY)
+                try:
+                    authorization = f"authorization: Bearer {token}\r\n" if token else ""
+                    writer.write(
+                        f"GET {path} HTTP/1.1\r\nhost: {member.address}\r\nuser-agent: fleet-balancer (probe)\r\n"
+                        f"{authorization}connection: close\r\n\r\n".encode()
+                    )
+                    return await _read_reply(reader)
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            raise ProbeFailed(f"{path} gave no answer within {self._timeout_s:g} s") from None
+        except (OSError, BadResponse, BadChunk) as error:
+            raise ProbeFailed(f"{path}: {error}") from None
+
+
+def read_report(body: bytes, now: float) -> MemoryReport:
+    """AgentStatus JSON as a report; whatever makes no sense (negative, more used than a total of 0) is unknown."""
+    try:
+        report = _Report.model_validate_json(body)
+    except ValidationError:
+        return MemoryReport(now)
+    used, total = report.device_memory.used_bytes, report.device_memory.total_bytes
+    if used is None or total is None or used < 0 or total <= 0:
+        return MemoryReport(now)
+    held = {
+        m.name: m.device_memory_bytes
+        for m in report.models
+        if m.device_memory_bytes and m.device_memory_bytes > 0
+    }
+    return MemoryReport(now, used, total, held)
+
+
+async def _read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    data = b""
+    while (head := parse_response(data, b"GET", Limits())) is None or head.status < 200:
+        if head is not None:
+            data = data[head.size :]
+            continue
+        more = await reader.read(64 * 1024)
+        if not more:
+            raise ProbeFailed("the connection was closed before an answer came")
+        data += more
+    body = data[head.size :]
+    decoder = ChunkedDecoder() if head.length == CHUNKED else None
+    payload = decoder.feed(body) if decoder else body
+    while len(payload) <= MAX_REPLY:
+        if decoder.done if decoder else head.length != UNTIL_CLOSE and len(payload) >= head.length:
+            return head.status, payload
+        more = await reader.read(64 * 1024)
+        if not more:
+            if head.length == UNTIL_CLOSE:
+                return head.status, payload
+            raise ProbeFailed("the connection was closed in the midst of an answer")
+        payload += decoder.feed(more) if decoder else more
+    raise ProbeFailed(f"the answer is longer than {MAX_REPLY} bytes")

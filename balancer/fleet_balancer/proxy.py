@@ -1,0 +1,202 @@
+"""The data plane: listens, keeps connections to hosts ready, and brings pools, clients and hosts together.
+
+Decides which connection to a host is used again (the one used last, while it is younger than any server's keep-alive
+time-out), and looks at everybody's deadline four times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from fleet_balancer.client import Client
+from fleet_balancer.front import Front, Swap
+from fleet_balancer.http.grammar import Limits
+from fleet_balancer.member import Member
+from fleet_balancer.pool import Claim, Ticket
+from fleet_balancer.upstream import Upstream
+from fleet_wire.refusal import Refusal
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 0.25
+_OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Seconds and bytes. `upstream_idle_s` stays below the 5 s after which uvicorn closes an idle connection."""
+
+    limits: Limits = field(default_factory=Limits)
+    header_timeout_s: float = 5.0
+    idle_timeout_s: float = 60.0
+    body_timeout_s: float = 30.0
+    connect_timeout_s: float = 2.0
+    upstream_idle_s: float = 4.0
+    buffer: int = 64 * 1024
+
+
+class Proxy:
+    """Serves `front`. start() listens, stop() finishes what is in flight."""
+
+    def __init__(self, front: Front, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.front = front
+        self.settings = settings
+        self.loop = loop
+        self.clients: set[Client] = set()
+        self.stopping = False
+        self._idle: dict[Member, list[Upstream]] = {member: [] for member in front.members}
+        self._ids = itertools.count(1)
+        self._id_prefix = os.urandom(6).hex().encode()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; the address that clients reach. Raises OSError where that is not possible."""
+        self._server = await self.loop.create_server(lambda: Client(self), host, port, backlog=4096)
+        self._sweep = self.loop.call_later(SWEEP_S, self._look_around)
+        name = self._server.sockets[0].getsockname()
+        return str(name[0]), int(name[1])
+
+    async def stop(self, grace_s: float) -> bool:
+        """Accept nothing new, finish what is in flight; False where that took longer than `grace_s` and was cut off."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for client in list(self.clients):
+            client.stop()
+        finished = True
+        if self.clients:
+            self._emptied = asyncio.Event()
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._emptied.wait()
+            except TimeoutError:
+                finished = False
+        for client in list(self.clients):
+            client.transport.abort()
+        for member in list(self._idle):
+            self._close_idle(member)
+        for task in list(self._connecting):
+            task.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        await asyncio.sleep(0)
+        return finished
+
+    def left(self, client: Client) -> None:
+        """A client's connection ended."""
+        self.clients.discard(client)
+        if self._emptied is not None and not self.clients:
+            self._emptied.set()
+
+    def swap(self, swap: Swap) -> None:
+        """Front took a new list: connections to hosts that are gone close, requests in flight on them finish."""
+        for member in swap.removed:
+            self._close_idle(member)
+        for member in swap.added:
+            self._idle[member] = []
+        self.deliver(swap.served)
+
+    def health_changed(self, member: Member) -> None:
+        if not member.health.healthy:
+            for upstream in self._idle.get(member, ()):
+                upstream.transport.abort()
+            log.warning("host %s is out: %s", member.name, member.health.error)
+        else:
+            log.info("host %s is in", member.name)
+        self.deliver(self.front.refresh(member, time.monotonic()))
+
+    def serve_waiting(self) -> None:
+        """Place or refuse those who wait, where something may have changed for them."""
+        self.deliver(self.front.serve_waiting(time.monotonic()))
+
+    def deliver(self, served: Sequence[tuple[Ticket, Claim | Refusal]]) -> None:
+        for ticket, result in served:
+            cast(Client, ticket.owner).admitted(result)
+
+    def next_id(self) -> bytes:
+        return b"%b-%x" % (self._id_prefix, next(self._ids))
+
+    # Connections to hosts.
+
+    def idle_connection(self, member: Member) -> Upstream | None:
+        """The connection to `member` used last, where it is young enough."""
+        idle = self._idle.get(member)
+        oldest = time.monotonic() - self.settings.upstream_idle_s
+        while idle:
+            upstream = idle.pop()
+            if upstream.idle_since > oldest and not upstream.transport.is_closing():
+                return upstream
+            upstream.transport.abort()
+        return None
+
+    def keep(self, upstream: Upstream) -> None:
+        """A connection whose response is complete; closed where its host is gone."""
+        idle = self._idle.get(upstream.member)
+        if idle is None or upstream.transport.is_closing():
+            upstream.transport.abort()
+            return
+        upstream.idle_since = time.monotonic()
+        idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        """An idle connection ended."""
+        idle = self._idle.get(upstream.member)
+        if idle and upstream in idle:
+            idle.remove(upstream)
+
+    def connect(self, client: Client, claim: Claim) -> None:
+        """Make a connection to the claim's host, and tell `client` how that ended."""
+        task = self.loop.create_task(self._connect(client, claim))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, client: Client, claim: Claim) -> None:
+        member = claim.member
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s):
+                _, upstream = await self.loop.create_connection(
+                    lambda: Upstream(self, member), member.host, member.port
+                )
+        except OSError as error:  # TimeoutError is one
+            ours = error.errno in _OURS
+            reason = str(error) or f"no connection within {self.settings.connect_timeout_s:g} s"
+            if ours:
+                log.error("cannot connect to %s: %s", member.name, reason)
+            elif member.health.connect_failed(f"connect failed: {reason}"):
+                self.health_changed(member)
+            client.connect_failed(claim, not ours)
+            return
+        if not client.connected(claim, upstream):
+            self.keep(upstream)
+
+    def _close_idle(self, member: Member) -> None:
+        for upstream in self._idle.pop(member, []):
+            upstream.transport.abort()
+
+    def _look_around(self) -> None:
+        """Four times a second: deadlines, idle connections that are too old, requests that wait."""
+        now = time.monotonic()
+        for client in list(self.clients):
+            if client.deadline < now:
+                client.expire()
+            elif client.body_left:
+                client.check_body(now)
+        oldest = now - self.settings.upstream_idle_s
+        for idle in self._idle.values():
+            while idle and idle[0].idle_since <= oldest:
+                idle.pop(0).transport.abort()
+        for pool in self.front.pools.values():
+            pool.latency()
+        self.serve_waiting()
+        self._sweep = self.loop.call_later(SWEEP_S, self._look_around)

@@ -1,0 +1,229 @@
+"""One connection to a host: reads responses, hands them to the client connection that it serves now.
+
+Decides where a response ends, and whether the connection may serve another request. A connection that got a byte
+nobody asked for is closed: what follows on it could be taken for the answer to somebody else's request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
+from fleet_balancer.http.grammar import CHUNKED, UNTIL_CLOSE
+from fleet_balancer.http.response import BadResponse, parse_response
+
+if TYPE_CHECKING:
+    from fleet_balancer.client import Client
+    from fleet_balancer.member import Member
+    from fleet_balancer.proxy import Proxy
+
+# What `_left` says while the head of a response is awaited; other values as ResponseHead.length.
+_HEAD = -3
+MAX_INTERIM = 16
+
+
+class Upstream(asyncio.Protocol):
+    """A connection to `member`; `client` is whom it serves, None while it is idle."""
+
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_interim",
+        "_keep",
+        "_left",
+        "_method",
+        "_proxy",
+        "_read_paused",
+        "_status",
+        "answered",
+        "client",
+        "idle_since",
+        "member",
+        "reused",
+        "transport",
+        "write_paused",
+    )
+
+    def __init__(self, proxy: Proxy, member: Member) -> None:
+        self._proxy = proxy
+        self.member = member
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other call
+        self.client: Client | None = None
+        self.idle_since = 0.0
+        self.reused = False
+        self.answered = False
+        self.write_paused = False
+        self._method = b""
+        self._left = _HEAD
+        self._buffer = b""
+        self._decoder: ChunkedDecoder | None = None
+        self._keep = True
+        self._read_paused = False
+        self._status = 0
+        self._interim = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def serve(self, client: Client, method: bytes) -> None:
+        """From now on, what arrives answers `client`'s request."""
+        self.client = client
+        self.answered = False
+        self._method = method
+        self._left = _HEAD
+        self._interim = 0
+
+    def data_received(self, data: bytes) -> None:
+        client = self.client
+        if client is None:
+            self._proxy.forget(self)
+            self.transport.abort()
+            return
+        left = self._left
+        if left == _HEAD:
+            self._read_head(client, data)
+        elif left > 0:
+            size = len(data)
+            if size < left:
+                self._left = left - size
+                client.transport.write(data)
+            else:
+                client.transport.write(data[:left] if size > left else data)
+                self._finish(client, size == left)
+        elif left == CHUNKED:
+            self._read_chunks(client, data)
+        else:
+            client.transport.write(encode_chunk(data) if client.chunks_reply else data)
+
+    def eof_received(self) -> None:
+        """The host closed its side: the end of a body without a length, else the end of the connection."""
+        if self.client is not None and self._left == UNTIL_CLOSE:
+            if self.client.chunks_reply:
+                self.client.transport.write(encode_end(b""))
+            self._finish(self.client, False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        client, self.client = self.client, None
+        if client is None:
+            self._proxy.forget(self)
+        else:
+            client.upstream_lost(
+                self, str(exc) if exc else "closed the connection before its answer was complete"
+            )
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.client is not None:
+            self.client.hold()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.client is not None:
+            self.client.release()
+
+    def pause_reading(self) -> None:
+        """The client can't keep up."""
+        if not self._read_paused and not self.transport.is_closing():
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def drop(self) -> None:
+        """Close at once; whoever was served hears nothing of it."""
+        self.client = None
+        self.transport.abort()
+
+    def _read_head(self, client: Client, data: bytes) -> None:
+        self.answered = True
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        try:
+            head = parse_response(data, self._method, self._proxy.settings.limits)
+        except BadResponse as error:
+            self.drop()
+            client.upstream_lost(self, f"answered with what is not HTTP/1.1: {error}")
+            return
+        if head is None:
+            self._buffer = data
+            return
+        status = head.status
+        if status < 200:
+            self._skip_interim(client, data, status, head.size, head.kept)
+            return
+        self._status = status
+        self._keep = head.keep_alive
+        length = head.length
+        out = client.reply_head(head)
+        if length >= 0:
+            size = len(data) - head.size
+            if size <= length:
+                client.transport.write(out + data[head.size :] if size else out)
+                if size == length:
+                    self._finish(client, True)
+                else:
+                    self._left = length - size
+            else:
+                client.transport.write(out + data[head.size : head.size + length])
+                self._finish(client, False)
+            return
+        client.transport.write(out)
+        self._left = length
+        if length == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        if len(data) > head.size:
+            self.data_received(data[head.size :])
+
+    def _skip_interim(self, client: Client, data: bytes, status: int, size: int, kept: bytes) -> None:
+        """1xx before the real answer. 100 was answered by the balancer; a 101 was never asked for."""
+        self._interim += 1
+        if status == 101 or self._interim > MAX_INTERIM:
+            self.drop()
+            client.upstream_lost(
+                self, "switched protocols unasked" if status == 101 else "sent too many 1xx answers"
+            )
+            return
+        if status != 100:
+            client.interim(kept)
+        if len(data) > size:
+            self._read_head(client, data[size:])
+
+    def _read_chunks(self, client: Client, data: bytes) -> None:
+        decoder = self._decoder
+        if decoder is None:
+            raise AssertionError("a chunked response has a decoder")
+        try:
+            payload = decoder.feed(data)
+        except BadChunk as error:
+            self.drop()
+            client.upstream_lost(self, f"broke the chunked coding: {error}")
+            return
+        if client.chunks_reply:
+            out = encode_chunk(payload)
+            if decoder.done:
+                out += encode_end(decoder.trailers)
+        else:
+            out = payload
+        if out:
+            client.transport.write(out)
+        if decoder.done:
+            self._decoder = None
+            self._finish(client, not decoder.rest)
+
+    def _finish(self, client: Client, clean: bool) -> None:
+        """The response is complete. `clean`: nothing came after it."""
+        self.client = None
+        if clean and self._keep and client.body_left == 0 and not self.write_paused:
+            self.reused = True
+            if self._read_paused:
+                self.resume_reading()
+            self._proxy.keep(self)
+        else:
+            self.transport.abort()
+        client.reply_done(self._status)
