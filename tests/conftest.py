@@ -1,0 +1,48 @@
+"""Offers every test real SSH hosts (`ssh_hosts`); when a test fails, their logs are in its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lab"))
+
+from fleet_lab.lab import Lab
+from fleet_lab.netns import Network
+
+LABS = pytest.StashKey[list[Lab]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--hosts",
+        choices=["sshd", "netns"],
+        default="sshd",
+        help="what stands for machines: sshd servers on loopback, or network namespaces (root, see tests/lab/netns.py)",
+    )
+
+
+@pytest.fixture
+def ssh_hosts(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A Lab: `ssh_hosts(3)` makes three hosts that run. All is gone after the test."""
+    backend = request.config.getoption("--hosts")
+    lab = Lab(backend, Network.around_us() if backend == "netns" else None)
+    request.node.stash.setdefault(LABS, []).append(lab)
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and call.when == "call":
+        for lab in item.stash.get(LABS, []):
+            report.sections += [(f"log of host {host.name}", host.log()) for host in lab.hosts]
+    return report
