@@ -166,7 +166,7 @@ def _recommendations(
     if spec.predictive.enabled:
         found.append(predictive.recommend(forecast, spec.target_utilization, look))
     if not has_policies(spec):
-        found.append(_asked_for(state, limits))
+        found.append(_asked_for(spec, state, look, limits))
     if spec.idle.scale_to_zero:
         found.append(idle.recommend(spec.idle, idle_at, look))
     elif look.current == 0 and look.busy and has_policies(spec):
@@ -174,12 +174,15 @@ def _recommendations(
     return tuple(found)
 
 
-def _asked_for(state: PolicyState, limits: Bounds) -> Recommendation:
-    """A pool without policies runs what a person asked for, or its floor."""
+def _asked_for(spec: ScalingSpec, state: PolicyState, look: Look, limits: Bounds) -> Recommendation:
+    """A pool without policies runs what a person asked for, or its floor; one server where it may sleep
+    but isn't idle.
+    """
     if state.operator is not None:
-        return Recommendation(
-            policy="operator", desired=state.operator, reason=f"{servers(state.operator)} asked for by hand"
-        )
+        reason = f"{servers(state.operator)} asked for by hand"
+        return Recommendation(policy="operator", desired=state.operator, reason=reason)
+    if spec.idle.scale_to_zero and limits.low == 0 and look.current > 0:
+        return Recommendation(policy="bounds", desired=1, reason=f"{servers(1)} until the pool is idle")
     return Recommendation(policy="bounds", desired=limits.low, reason=_floor(limits))
 
 

@@ -4,7 +4,6 @@ the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
@@ -135,9 +134,6 @@ class Timers:
         if key in self.since:
             self.kept[key] = self.since[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.kept)
-
 
 @dataclass(frozen=True)
 class Look:
@@ -151,12 +147,14 @@ class Look:
     @property
     def quiet(self) -> bool:
         """Known to have no traffic at all: nothing comes in, runs or waits."""
-        s = self.signal
-        coming = s.arrivals_per_s if s.arrivals_per_s is not None else s.rps
-        return coming == 0 and not s.in_flight and not s.queued
+        return self._coming == 0 and not self.signal.in_flight and not self.signal.queued
 
     @property
     def busy(self) -> bool:
         """Known to have traffic."""
-        s = self.signal
-        return bool(s.arrivals_per_s or s.rps or s.in_flight or s.queued)
+        return bool(self._coming or self.signal.in_flight or self.signal.queued)
+
+    @property
+    def _coming(self) -> float | None:
+        arrivals = self.signal.arrivals_per_s
+        return arrivals if arrivals is not None else self.signal.rps
