@@ -44,12 +44,12 @@ def clock(at: float) -> str:
 
 
 def number(value: float | int | None) -> str:
-    """Three significant digits at most below 1000; unknown is "-"."""
+    """Whole from 100 on, one decimal from 1, two below; unknown is "-"."""
     if value is None:
         return "-"
-    if isinstance(value, int) or value == int(value):
-        return str(int(value))
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
 
 
 def size(value: int | None) -> str:

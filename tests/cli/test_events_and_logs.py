@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet_controller.lifecycle import HostState
+from fleetctl.commands.logs import added
+
+
+@pytest.fixture
+def story(journal):
+    journal.enlist(["gpu-a"], 0.0)
+    journal.record(1000.0, "scale", "p95 310 ms over 200 ms for 10 s", "default", to=2)
+    journal.move("gpu-a", HostState.BOOTING, "desired 2 (latency)", 1001.0, pool="default")
+    journal.move("gpu-a", HostState.FAILED, "start failed", 1002.0, error="gpu-a: disk full.")
+    return journal
+
+
+def test_a_line_has_when_who_what_and_why(fleetctl, story, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    lines = fleetctl("events").out.splitlines()
+    assert lines == [
+        "1970-01-01 00:16:40+0000  default      scale        p95 310 ms over 200 ms for 10 s",
+        "1970-01-01 00:16:41+0000  gpu-a        booting      desired 2 (latency)",
+        "1970-01-01 00:16:42+0000  gpu-a        failed       start failed: gpu-a: disk full.",
+    ]
+
+
+def test_json_is_one_object_a_line(fleetctl, story):
+    told = [json.loads(row) for row in fleetctl("events", "-o", "json").out.splitlines()]
+    assert told[0] == {
+        "schema": "fleetctl/events/v1",
+        "id": 1,
+        "at": 1000.0,
+        "kind": "scale",
+        "pool": "default",
+        "host": None,
+        "reason": "p95 310 ms over 200 ms for 10 s",
+        "to": 2,
+    }
+    assert told[2]["from"] == "booting"
+    assert told[2]["error"] == "gpu-a: disk full."
+
+
+def test_the_newest_n(fleetctl, story):
+    assert [row.split()[3] for row in fleetctl("events", "-n", "2").out.splitlines()] == ["booting", "failed"]
+    assert fleetctl("events", "-n", "0").out == ""
+
+
+def test_the_daemons_logs_by_their_names(fleetctl, stage):
+    assert fleetctl("logs", "controller").out == "controller line 1\ncontroller line 2\n"
+    assert fleetctl("logs", "balancer", "-n", "1").out == "balancer line 2\n"
+
+
+def test_no_log_yet(fleetctl, folder):
+    ran = fleetctl("logs", "balancer")
+    assert ran.code == 1
+    assert "the balancer was never started; start it with `fleetctl up`" in ran.err
+    assert not (folder / ".fleetctl").exists()
+
+
+def test_logs_of_an_unknown_host(fleetctl, folder):
+    assert fleetctl("logs", "gpu-z").code == 2
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
+def test_following_shows_each_new_line_once(old, new):
+    """While the window still reaches back to its beginning, nothing is lost and nothing told twice."""
+    assert added(old, old + new)[-len(new) :] == new if new else added(old, old) == []
+
+
+def test_following_a_window_that_moved_on():
+    assert added(["1", "2", "3"], ["2", "3", "4"]) == ["4"]
+    assert added(["1", "2"], ["8", "9"]) == ["8", "9"]
