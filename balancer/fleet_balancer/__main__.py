@@ -110,10 +110,9 @@ async def _run(args: argparse.Namespace) -> int:
         rng,
         interval_s=args.probe_interval,
         timeout_s=args.probe_timeout,
-        lenient=bool(static.backends),
     )
     server = AdminServer(front, proxy, prober, token)
-    server.replace(static)
+    server.replace(static, lenient=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

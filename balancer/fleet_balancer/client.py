@@ -210,7 +210,7 @@ class Client(asyncio.Protocol):
             self.deadline = self._arrived + self._proxy.settings.body_timeout_s
             if head.expects and 0 < head.length <= MAX_PEEK and not self._buffer:
                 head.expects = False
-                self.transport.write(CONTINUE)
+                self.send(CONTINUE)
             self._peek()
         else:
             self._place(route.pool, route.model)
@@ -342,7 +342,7 @@ class Client(asyncio.Protocol):
         left = self.body_left
         if not left:
             out.append(b"\r\n")
-            upstream.transport.write(b"".join(out))
+            upstream.send(b"".join(out))
             return
         if left == CHUNKED:
             out.append(b"transfer-encoding: chunked\r\n")
@@ -357,16 +357,16 @@ class Client(asyncio.Protocol):
             else:
                 out.append(buffer[:left])
                 self._buffer = buffer[left:]
-            upstream.transport.write(b"".join(out))
+            upstream.send(b"".join(out))
             if self._read_paused:
                 self.release()
             return
-        upstream.transport.write(b"".join(out))
+        upstream.send(b"".join(out))
         self.last_data = time.monotonic()
         if buffer:
             self._pump()
         elif head.expects:
-            self.transport.write(CONTINUE)
+            self.send(CONTINUE)
         self.release()
 
     def _pump(self) -> None:
@@ -381,11 +381,11 @@ class Client(asyncio.Protocol):
             if size <= left:
                 self._buffer = b""
                 self.body_left = left - size
-                upstream.transport.write(data)
+                upstream.send(data)
             else:
                 self._buffer = data[left:]
                 self.body_left = 0
-                upstream.transport.write(data[:left])
+                upstream.send(data[:left])
             return
         decoder = self._decoder
         if decoder is None:
@@ -407,9 +407,15 @@ class Client(asyncio.Protocol):
             self._decoder = None
             self.body_left = 0
         if out:
-            upstream.transport.write(out)
+            upstream.send(out)
 
     # Answering.
+
+    def send(self, data: bytes) -> None:
+        """Write to the client, unless it is gone already: the loop says so to connection_lost one turn later."""
+        transport = self.transport
+        if not transport.is_closing():
+            transport.write(data)
 
     def reply_head(self, head: ResponseHead) -> bytes:
         """The head of the reply as the client gets it."""
@@ -431,7 +437,7 @@ class Client(asyncio.Protocol):
     def interim(self, kept: bytes) -> None:
         """A 1xx of the host other than 100."""
         if self._head.minor:
-            self.transport.write(kept + b"\r\n")
+            self.send(kept + b"\r\n")
 
     def reply_done(self, status: int) -> None:
         """The host's reply is complete."""
@@ -519,7 +525,7 @@ class Client(asyncio.Protocol):
             left = self.body_left = 0
         keep = self._keep and not close and not left and not self._proxy.stopping
         bodiless = head is not None and head.method == b"HEAD" and not close
-        self.transport.write(refusal_bytes(refusal, self._request_id, close=not keep, bodiless=bodiless))
+        self.send(refusal_bytes(refusal, self._request_id, close=not keep, bodiless=bodiless))
         if keep:
             now = time.monotonic()
             self.phase = _HEAD

@@ -52,19 +52,18 @@ class Prober:
         *,
         interval_s: float,
         timeout_s: float,
-        lenient: bool,
     ) -> None:
         self._front = front
         self._proxy = proxy
         self._rng = rng
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        self._lenient = lenient
         self._tasks: dict[Member, asyncio.Task[None]] = {}
 
-    def watch(self, members: Iterable[Member]) -> None:
+    def watch(self, members: Iterable[Member], *, lenient: bool) -> None:
+        """Begin to probe. `lenient`: they need not be agents (see above)."""
         for member in members:
-            self._tasks[member] = asyncio.get_running_loop().create_task(self._watch(member))
+            self._tasks[member] = asyncio.get_running_loop().create_task(self._watch(member, lenient))
 
     def forget(self, members: Iterable[Member]) -> None:
         for member in members:
@@ -77,17 +76,17 @@ class Prober:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, member: Member) -> None:
+    async def _watch(self, member: Member, lenient: bool) -> None:
         while True:
-            await self._probe(member)
+            await self._probe(member, lenient)
             # A host in doubt is asked twice as often: it is out, or back, sooner.
             pause = self._interval_s if not member.health.failures else self._interval_s / 2
             await asyncio.sleep(pause * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0)))
 
-    async def _probe(self, member: Member) -> None:
+    async def _probe(self, member: Member, lenient: bool) -> None:
         try:
             status, _ = await self._get(member, "/readyz", None)
-            if not (status == 200 or (self._lenient and status < 500)):
+            if not (status == 200 or (lenient and status < 500)):
                 raise ProbeFailed(f"/readyz answered {status}")
         except ProbeFailed as failure:
             changed = member.health.failed(str(failure))

@@ -65,13 +65,16 @@ class AdminServer:
         if self._server is not None:
             self._server.close()
 
-    def replace(self, backends: BackendList) -> None:
-        """Swap the whole list in. Raises Refusal where it contradicts itself; then nothing has changed."""
+    def replace(self, backends: BackendList, *, lenient: bool = False) -> None:
+        """Swap the whole list in; `lenient` is how new hosts are probed (see Prober).
+
+        Raises Refusal where the list contradicts itself; then nothing has changed.
+        """
         swap = self._front.swap(backends, time.monotonic())
         self._backends = backends
         self._prober.forget(swap.removed)
         self._proxy.swap(swap)
-        self._prober.watch(swap.added)
+        self._prober.watch(swap.added, lenient=lenient)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request_id: bytes | None = None

@@ -74,6 +74,12 @@ class Upstream(asyncio.Protocol):
         self._left = _HEAD
         self._interim = 0
 
+    def send(self, data: bytes) -> None:
+        """Write to the host, unless the connection ended just now (connection_lost follows)."""
+        transport = self.transport
+        if not transport.is_closing():
+            transport.write(data)
+
     def data_received(self, data: bytes) -> None:
         client = self.client
         if client is None:
@@ -87,20 +93,20 @@ class Upstream(asyncio.Protocol):
             size = len(data)
             if size < left:
                 self._left = left - size
-                client.transport.write(data)
+                client.send(data)
             else:
-                client.transport.write(data[:left] if size > left else data)
+                client.send(data[:left] if size > left else data)
                 self._finish(client, size == left)
         elif left == CHUNKED:
             self._read_chunks(client, data)
         else:
-            client.transport.write(encode_chunk(data) if client.chunks_reply else data)
+            client.send(encode_chunk(data) if client.chunks_reply else data)
 
     def eof_received(self) -> None:
         """The host closed its side: the end of a body without a length, else the end of the connection."""
         if self.client is not None and self._left == UNTIL_CLOSE:
             if self.client.chunks_reply:
-                self.client.transport.write(encode_end(b""))
+                self.client.send(encode_end(b""))
             self._finish(self.client, False)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -164,16 +170,16 @@ class Upstream(asyncio.Protocol):
         if length >= 0:
             size = len(data) - head.size
             if size <= length:
-                client.transport.write(out + data[head.size :] if size else out)
+                client.send(out + data[head.size :] if size else out)
                 if size == length:
                     self._finish(client, True)
                 else:
                     self._left = length - size
             else:
-                client.transport.write(out + data[head.size : head.size + length])
+                client.send(out + data[head.size : head.size + length])
                 self._finish(client, False)
             return
-        client.transport.write(out)
+        client.send(out)
         self._left = length
         if length == CHUNKED:
             self._decoder = ChunkedDecoder()
@@ -211,7 +217,7 @@ class Upstream(asyncio.Protocol):
         else:
             out = payload
         if out:
-            client.transport.write(out)
+            client.send(out)
         if decoder.done:
             self._decoder = None
             self._finish(client, not decoder.rest)

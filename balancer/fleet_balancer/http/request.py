@@ -30,7 +30,7 @@ _FIRST_BYTES = re.compile(TOKEN + rb"+(?: |$)|\r\n?|$")
 _SPECIAL = re.compile(
     rb"\r\n(host|content-length|transfer-encoding|connection|authorization|expect|upgrade|te|keep-alive|"
     rb"proxy-connection|proxy-authorization|forwarded|http2-settings|"
-    rb"x-(?:request-id|request-timeout-ms|real-ip|forwarded-[^:]*|fleet-[^:]*)):[ \t]*([^\r]*)"
+    rb"x-(?:request-id|request-timeout-ms|real-ip|forwarded-[^:]*|fleet-[^:]*)): ?([^\r]*)"
 )
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)([^\r\n]*)")
@@ -90,7 +90,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     for name, value in _SPECIAL.findall(low):
         if name == b"host" and host is None:
             host = value
-        elif name == b"content-length" and length is None:
+        elif name == b"content-length" and length is None and value.isdigit():
             length = value
         else:
             plain = False
@@ -107,14 +107,14 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
 
 
 def _host_of(value: bytes) -> bytes:
-    host = value.rstrip(b" \t")
+    host = value.strip(b" \t")
     if not _HOST.fullmatch(host):
         raise Refusal("bad_request", "the Host header is not a host with an optional port")
     return host
 
 
 def _length_of(value: bytes, limits: Limits) -> int:
-    length = length_of(value.rstrip(b" \t"))
+    length = length_of(value)
     if length is None:
         raise Refusal("bad_request", "Content-Length must be one plain decimal number")
     if length > limits.body:
@@ -126,6 +126,7 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
     """Fill in `head` from every field that matters, and cut out of `kept` what must not reach a host."""
     host: bytes | None = None
     length: int | None = None
+    plain_length = b""
     nominated: list[bytes] = []
     cuts: list[tuple[int, int]] = []
     for found in _SPECIAL.finditer(low):
@@ -137,9 +138,13 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
         elif name == b"content-length":
             if length is not None:
                 raise Refusal("bad_request", "more than one Content-Length header")
-            length = _length_of(value, limits)
+            length = _length_of(value.strip(b" \t"), limits)
+            if not value.isdigit():
+                # Said again in the plain form, which no host reads otherwise.
+                cuts.append(found.span())
+                plain_length = b"content-length: %d\r\n" % length
         elif name == b"x-request-id":
-            given = data[found.start(2) : found.end(2)].rstrip(b" \t")
+            given = data[found.start(2) : found.end(2)].strip(b" \t")
             if head.request_id is None and _REQUEST_ID.fullmatch(given):
                 head.request_id = given
             else:
@@ -149,7 +154,7 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
             if name == b"connection":
                 nominated += tokens_of(value)
             elif name == b"transfer-encoding":
-                if head.length == CHUNKED or value.rstrip(b" \t") != b"chunked":
+                if head.length == CHUNKED or value.strip(b" \t") != b"chunked":
                     raise Refusal("bad_request", "Transfer-Encoding must be exactly 'chunked', given once")
                 head.length = CHUNKED
             elif name == b"authorization":
@@ -157,11 +162,11 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
                     raise Refusal("bad_request", "more than one Authorization header")
                 head.authorization = data[found.start() + 2 : found.end() + 2]
             elif name == b"expect":
-                head.expects = head.minor == 1 and value.rstrip(b" \t") == b"100-continue"
+                head.expects = head.minor == 1 and value.strip(b" \t") == b"100-continue"
             elif name == b"x-request-timeout-ms":
                 head.timeout_ms = _timeout_of(value)
             elif name == b"x-fleet-model":
-                head.model = data[found.start(2) : found.end(2)].rstrip(b" \t")
+                head.model = data[found.start(2) : found.end(2)].strip(b" \t")
     if head.length == CHUNKED and (length is not None or not head.minor):
         raise Refusal("bad_request", "Transfer-Encoding beside Content-Length, or in an HTTP/1.0 request")
     if length is not None:
@@ -175,7 +180,7 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
         kept = _unusual(head, kept)
     if any(name not in _USUAL_NOMINATIONS for name in nominated):
         kept = _without_nominated(head, kept, nominated)
-    head.kept = kept
+    head.kept = kept + plain_length
 
 
 def _without_nominated(head: RequestHead, kept: bytes, nominated: list[bytes]) -> bytes:
@@ -208,7 +213,7 @@ def _unusual(head: RequestHead, kept: bytes) -> bytes:
 
 
 def _timeout_of(value: bytes) -> float:
-    value = value.rstrip(b" \t")
+    value = value.strip(b" \t")
     if not value.isdigit() or len(value) > 10:
         raise Refusal("bad_request", "x-request-timeout-ms must be a whole number of milliseconds")
     return float(value)

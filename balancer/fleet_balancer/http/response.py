@@ -26,7 +26,7 @@ _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + VALUE + rb"*+)?+\r
 _LINE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [^\r\n]*)?\r\n")
 _SPECIAL = re.compile(
     rb"\r\n(content-length|transfer-encoding|connection|keep-alive|proxy-connection|proxy-authenticate|upgrade|te|"
-    rb"x-request-id):[ \t]*([^\r]*)"
+    rb"x-request-id): ?([^\r]*)"
 )
 # Connection options that name no field to drop: framing stays, and the lines of the others are cut in any case.
 _NOT_NAMED = frozenset((b"content-length", b"transfer-encoding", b"close", b"keep-alive", b"upgrade", b"te"))
@@ -88,18 +88,9 @@ def parse_response(data: bytes, method: bytes, limits: Limits) -> ResponseHead |
     head.size = end + 4
     low = data[: end + 2].lower()
     special = _SPECIAL.findall(low)
-    if (
-        len(special) == 1
-        and special[0][0] == b"content-length"
-        and minor == b"1"
-        and status >= 200
-        and status != 204
-    ):
+    if len(special) == 1 and minor == b"1" and status >= 200 and status != 204 and _plain_length(special[0]):
         # The usual response: the host's bytes go on as they came.
-        length = length_of(special[0][1].rstrip(b" \t"))
-        if length is None:
-            raise BadResponse("Content-Length is not one plain decimal number")
-        head.length = 0 if method == b"HEAD" or status == 304 else length
+        head.length = 0 if method == b"HEAD" or status == 304 else int(special[0][1])
         head.kept = data[: end + 2]
         return head
     _read_special(head, data, low, minor == b"0", method)
@@ -111,23 +102,27 @@ def _read_special(head: ResponseHead, data: bytes, low: bytes, old: bool, method
     status = head.status
     chunked = False
     length: int | None = None
+    plain_length = b""
     nominated: list[bytes] = []
     cuts: list[tuple[int, int]] = []
     for found in _SPECIAL.finditer(low):
         name, value = found.groups()
         if name == b"content-length":
-            number = length_of(value.rstrip(b" \t"))
+            number = length_of(value.strip(b" \t"))
             if number is None or (length is not None and number != length):
                 raise BadResponse("Content-Length is not one plain decimal number")
             if length is not None or status == 204 or status < 200:
                 cuts.append(found.span())
+            elif not value.isdigit():
+                cuts.append(found.span())
+                plain_length = b"content-length: %d\r\n" % number
             length = number
             continue
         cuts.append(found.span())
         if name == b"connection":
             nominated += tokens_of(value)
         elif name == b"transfer-encoding":
-            if chunked or old or value.rstrip(b" \t") != b"chunked":
+            if chunked or old or value.strip(b" \t") != b"chunked":
                 raise BadResponse("Transfer-Encoding is not exactly 'chunked'")
             chunked = True
     if chunked and length is not None:
@@ -146,7 +141,12 @@ def _read_special(head: ResponseHead, data: bytes, low: bytes, old: bool, method
         kept = b"\r\n".join([lines[0], *(x for x in lines[1:] if x.partition(b":")[0].lower() not in named)])
     may_stay = b"keep-alive" in nominated if old else b"close" not in nominated
     head.keep_alive = may_stay and head.length != UNTIL_CLOSE
-    head.kept = b"HTTP/1.1" + kept[8:] if old else kept
+    head.kept = (b"HTTP/1.1" + kept[8:] if old else kept) + plain_length
+
+
+def _plain_length(field: tuple[bytes, bytes]) -> bool:
+    name, value = field
+    return name == b"content-length" and length_of(value) is not None
 
 
 def _explain(data: bytes, end: int, limits: Limits) -> None:
