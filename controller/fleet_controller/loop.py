@@ -73,7 +73,6 @@ class Loop:
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set: at each interval, at once when an operator asks, and reconcile on every change."""
-        self._actuator.resume(self._site)
         due = time.monotonic()
         while not stop.is_set():
             asked = self._answer()
@@ -86,7 +85,6 @@ class Loop:
 
     def once(self) -> TickReport:
         """One tick, and its actions to their end."""
-        self._actuator.resume(self._site)
         self._answer()
         report = self.tick(time.time())
         while not self._actuator.wait(self._spec.controller.interval):
@@ -97,10 +95,11 @@ class Loop:
     def tick(self, now: float) -> TickReport:
         """Look, decide, act."""
         self._reload(now)
+        self._actuator.resume(self._site)
         self._tend_balancer(now)
         records = self._journal.hosts()
         self._observation = self._look(records, now)
-        self._welcome_back(records, now)
+        self._welcome_back(now)
         decisions = {pool.name: self._decide(pool, now) for pool in self._spec.pools}
         self._began.clear()
         return TickReport({k: v for k, v in decisions.items() if v is not None}, self.reconcile(now))
@@ -108,10 +107,13 @@ class Loop:
     def reconcile(self, now: float) -> list[Step]:
         """Begin what the last decisions call for, as the hosts are now, and tell the balancer and the operator."""
         self._woken.clear()
+        # Who is busy is asked before how the hosts are: an action that ends in between leaves its host alone for this
+        # once, where the other order would take its last state but one for the truth.
+        busy = self._actuator.busy() | {a.host for a in self._journal.open_actions()}
         records = self._journal.hosts()
         begun = []
         for pool in self._spec.pools:
-            for step in steps(self._view(pool, records), self._goal(), now):
+            for step in steps(self._view(pool, records, busy), self._goal(), now):
                 if self._actuator.submit(step, self._site):
                     begun.append(step)
                     self._began[pool.name] += step.kind == "stop"
@@ -127,12 +129,13 @@ class Loop:
                 self._latencies.feed(now, name, report.status)
         return observation
 
-    def _welcome_back(self, records: dict[str, HostRecord], now: float) -> None:
+    def _welcome_back(self, now: float) -> None:
         """A host that could not be reached and whose agent answers again is ready: nothing needs mending there."""
         assert self._observation is not None
-        for name, record in records.items():
+        busy = self._actuator.busy()
+        for name, record in self._journal.hosts().items():  # as they are after the look, which took its time
             report = self._observation.hosts.get(name)
-            if record.state is not HostState.UNREACHABLE or name in self._actuator.busy():
+            if record.state is not HostState.UNREACHABLE or name in busy:
                 continue
             if report is not None and report.status is not None and report.status.state == "ready":
                 self._journal.move(name, HostState.READY, "answers again", now, error=None, retry_at=0.0)
@@ -167,6 +170,7 @@ class Loop:
                         "signal": signal.model_dump(mode="json"),
                     }
                     self._journal.record(now, "scale", decision.reason, pool.name, data=data)
+                    record = replace(record, why=decision.reason)
                 record = replace(
                     record,
                     desired=decision.desired,
@@ -234,7 +238,7 @@ class Loop:
 
     # plan
 
-    def _view(self, pool: PoolSpec, records: dict[str, HostRecord]) -> PoolView:
+    def _view(self, pool: PoolSpec, records: dict[str, HostRecord], busy: frozenset[str]) -> PoolView:
         assert self._observation is not None
         known = self._journal.pool(pool.name)
         return pool_view(
@@ -243,8 +247,8 @@ class Loop:
             records,
             pool.scaling.min_servers if known.desired is None else known.desired,
             release=self._site.releases[pool.name].key,
-            reason=str((known.last_decision or {}).get("reason", "")),
-            busy=self._actuator.busy() | {a.host for a in self._journal.open_actions()},
+            reason=known.why,
+            busy=busy,
             observation=self._observation,
             stopped=self._began[pool.name],
         )

@@ -36,10 +36,14 @@ class HostRecord:
 
 @dataclass(frozen=True)
 class PoolRecord:
-    """`policy_state` and `learned` are PolicyState and Learned as JSON; `last_decision` a Decision and its time."""
+    """`policy_state` and `learned` are PolicyState and Learned as JSON; `last_decision` a Decision and its time.
+
+    `why` is the sentence with which `desired` became what it is.
+    """
 
     name: str
     desired: int | None = None
+    why: str = ""
     paused: bool = False
     policy_state: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)

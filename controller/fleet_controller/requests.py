@@ -47,7 +47,9 @@ def _down(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) 
             else:
                 journal.amend(record.name, retry_at=0.0)
     for pool in spec.pools:
-        journal.save_pool(replace(journal.pool(pool.name), desired=None, policy_state={}, last_decision=None))
+        journal.save_pool(
+            replace(journal.pool(pool.name), desired=None, why="", policy_state={}, last_decision=None)
+        )
     return f"{spec.fleet} goes down"
 
 
@@ -68,7 +70,13 @@ def _scale(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) 
     state = set_desired(state, servers, now, reason)
     decision = {"at": now, "desired": servers, "reason": reason, "winner": "operator", "recommendations": []}
     journal.save_pool(
-        replace(record, desired=servers, policy_state=state.model_dump(mode="json"), last_decision=decision)
+        replace(
+            record,
+            desired=servers,
+            why=reason,
+            policy_state=state.model_dump(mode="json"),
+            last_decision=decision,
+        )
     )
     journal.record(now, "scale", reason, pool, data={"from": record.desired, "to": servers})
     return f"pool {pool} goes to {servers}"

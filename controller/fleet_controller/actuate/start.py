@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.release import Release
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
+from fleet_controller.spec import ModelSpec
+from fleet_wire.agent import RunFile
 
 
 def start(action: Action, site: Site, hands: Hands) -> None:
@@ -54,23 +58,37 @@ def _launch(action: Action, machine: Machine, site: Site, hands: Hands) -> None:
     if found is not None and not ours and found.alive and found.release == release.key and found.port:
         # an agent of ours that the journal had lost: it is taken over, not doubled
         hands.move(action.host, HostState.STARTING, action.reason)
-        port, action_id = found.port, found.action_id
+        port, action_id, key = found.port, found.action_id, found.release
     else:
         if found is not None and not ours:
             machine.stop(grace_s=site.spec.host(action.host).agent.drain_timeout)
         machine.install(release, lambda text: hands.note(action.host, text))
         hands.move(action.host, HostState.STARTING, action.reason, action_id=action.id)
         models = [site.spec.model(name) for name in pool.models]
-        run = machine.start(release, models, action.id, site.token(action.host))
-        port, action_id = run.port, run.action_id
+        run = _started(machine, release, models, action.id, site.token(action.host))
+        # not release.key: an agent that this action started before fleet.yaml changed is found, and plan replaces it
+        port, action_id, key = run.port, run.action_id, run.release
     hands.move(
         action.host,
         HostState.LOADING,
         action.reason,
         action_id=action_id,
         agent_port=port,
-        release=release.key,
+        release=key,
     )
+
+
+def _started(
+    machine: Machine, release: Release, models: Sequence[ModelSpec], action_id: str, token: str
+) -> RunFile:
+    """Start the agent. One of ours that neither the journal nor the host's files knew of is stopped first."""
+    try:
+        return machine.start(release, models, action_id, token)
+    except HostFailure as failure:
+        if failure.kind != "conflict":
+            raise
+    machine.stop(grace_s=0.0)
+    return machine.start(release, models, action_id, token)
 
 
 def _await_ready(machine: Machine, site: Site, hands: Hands) -> None:

@@ -234,6 +234,7 @@ class Journal:
         with self._write() as connection:
             values = {
                 "desired": pool.desired,
+                "why": pool.why,
                 "paused": pool.paused,
                 "policy_state": pool.policy_state,
                 "learned": pool.learned,

@@ -29,6 +29,7 @@ pools = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("desired", Integer),
+    Column("why", Text, nullable=False),
     Column("paused", Boolean, nullable=False),
     Column("policy_state", JSON, nullable=False),
     Column("learned", JSON, nullable=False),

@@ -30,6 +30,7 @@ def upgrade() -> None:
         "pools",
         sa.Column("name", sa.String, primary_key=True),
         sa.Column("desired", sa.Integer),
+        sa.Column("why", sa.Text, nullable=False),
         sa.Column("paused", sa.Boolean, nullable=False),
         sa.Column("policy_state", sa.JSON, nullable=False),
         sa.Column("learned", sa.JSON, nullable=False),
