@@ -22,6 +22,7 @@ ERROR_TAU = 8.0  # checked forecasts
 MAX_ERROR = 0.3
 MAX_GROWTH = 3.0  # a trend is not believed to more than triple the load within one start
 PENDING = 16
+MIN_CAPACITY_RPS = 1e-6  # less than a request in a week is no measurement
 
 
 def learn(
@@ -64,7 +65,7 @@ def recommend(forecast: Forecast | None, target_utilization: float | None, look:
     horizon = look.signal.startup_s or DEFAULT_STARTUP_S
     if forecast is None:
         return _say(None, "no forecast: arrivals are not known yet")
-    if not capacity:
+    if not capacity or capacity < MIN_CAPACITY_RPS:
         return _say(None, "no forecast: what one server can do is not learned yet")
     if forecast.error is not None and forecast.error > MAX_ERROR:
         return _say(None, f"no forecast: its last ones were off by {forecast.error:.0%}")

@@ -32,7 +32,7 @@ def recommend(target: QueueTarget, look: Look) -> Recommendation:
     high = each > target.target_per_server * (1 + TOLERANCE)
     over = look.timers.held("queue over", high)
     if high:
-        needed = min(math.ceil(signal.queued / target.target_per_server), MAX_RAISE * ready)
+        needed = math.ceil(min(signal.queued / target.target_per_server, MAX_RAISE * ready))
         breach = f"{per_server}, over {limit}{lasting(over)}"
         if needed <= current:
             coming = current - signal.ready

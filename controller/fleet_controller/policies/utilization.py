@@ -13,6 +13,7 @@ from fleet_controller.policies.decision import Look, Recommendation
 from fleet_controller.policies.words import enough, lasting, number, servers
 
 TOLERANCE = 0.1
+MAX_RATIO = 1000.0  # utilization 1 against a target of 0.001
 
 
 def recommend(target: float, look: Look) -> Recommendation:
@@ -24,7 +25,7 @@ def recommend(target: float, look: Look) -> Recommendation:
             return _say(current, f"no server is ready, stays at {current}")
         return _say(current, f"no utilization to go by, stays at {current}")
     ratio = used / target
-    needed = max(1, math.ceil(signal.ready * ratio - 1e-9))
+    needed = max(1, math.ceil(signal.ready * min(ratio, MAX_RATIO) - 1e-9))
     over = look.timers.held("utilization over", ratio > 1 + TOLERANCE)
     under = look.timers.held("utilization under", ratio < 1 - TOLERANCE)
     if ratio > 1 + TOLERANCE:

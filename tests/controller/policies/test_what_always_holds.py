@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fleet_controller.policies import Decision, PolicyState, ScalingSpec, Signal, decide, set_desired
 
 T0 = 1_790_000_000.0
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)  # explaining a failure takes minutes
 
 
 def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -77,7 +78,7 @@ steps_of_time = st.floats(0, 700) | st.sampled_from([5.0, 5.0, 60.0, -3600.0, 72
 histories = st.lists(st.tuples(signals, steps_of_time, maybe(st.integers(0, 6))), min_size=1, max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, phases=PHASES)
 @given(specs(), histories)
 def test_bounds_cooldowns_staleness_and_round_trips(
     spec: ScalingSpec, history: list[tuple[Signal, float, int | None]]
@@ -124,7 +125,7 @@ def test_bounds_cooldowns_staleness_and_round_trips(
         state = after
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, phases=PHASES)
 @given(
     specs().filter(lambda s: not any(rule.add < 0 or "<" in rule.when for rule in s.steps)),
     st.integers(1, 8), st.integers(0, 3), st.integers(0, 12),
@@ -147,7 +148,7 @@ def test_more_load_never_asks_for_fewer(
     assert greater.desired >= less.desired
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, phases=PHASES)
 @given(specs(), st.integers(0, 9))
 def test_without_any_data_nothing_moves_but_the_bounds(spec: ScalingSpec, current: int) -> None:
     state = PolicyState(desired=current, operator=current, first_at=T0)

@@ -223,3 +223,9 @@ def test_a_forecast_starts_servers_before_the_load_is_there(pool: Callable[..., 
             break
     assert decision.desired == 3
     assert rate < 42  # 2 servers carry 40 requests/s at 0.5
+
+
+def test_absurd_numbers_overflow_nothing() -> None:
+    assert predicted(Forecast(at=T0, level=10.0), ready=2, capacity_rps_per_server=5e-324).desired is None
+    assert once({"queue": {"target_per_server": 5e-324}}, 2, ready=2, queued=10).desired == 4
+    assert once({"target_utilization": 5e-324}, 2, ready=2, utilization=1.0).desired == 50
