@@ -42,8 +42,9 @@ test-slow: environment test-tools ## the tests that take long
 	@$(BIN)/python -m pytest -m "slow and not netns" $(T)
 
 .PHONY: test-netns
-test-netns: environment test-tools ## the tests on network-namespace hosts (root)
-	@$(BIN)/python -m pytest -m netns $(T)
+test-netns: environment test-tools ## the tests of hosts and fleets, each host a network namespace (root)
+	@$(BIN)/python tests/lab/netns.py run -- \
+	    $(CURDIR)/$(BIN)/python -m pytest --hosts netns -m "not slow" $(if $(T),$(T),tests/hosts tests/fleet)
 
 .PHONY: check
 check: environment ## format, lint, types, and which room may import which

@@ -40,7 +40,7 @@ done
 rm -rf "$place/cache" "$place/state"
 
 libraries=$place/files/usr/lib/$(uname -m)-linux-gnu:$place/files/lib/$(uname -m)-linux-gnu
-for program in "$place"/files/usr/bin/* "$place"/files/usr/sbin/* "$place"/files/bin/* "$place"/files/sbin/*; do
+for program in "$place"/files/usr/bin/* "$place"/files/usr/sbin/* "$place"/files/usr/lib/openssh/* "$place"/files/bin/* "$place"/files/sbin/*; do
     [ -f "$program" ] && [ -x "$program" ] || continue
     starter=$place/run/$(basename "$program")
     printf '#!/bin/sh\nLD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec %s "$@"\n' \
