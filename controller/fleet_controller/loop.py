@@ -102,10 +102,14 @@ class Loop:
         self._welcome_back(now)
         decisions = {pool.name: self._decide(pool, now) for pool in self._spec.pools}
         self._began.clear()
-        return TickReport({k: v for k, v in decisions.items() if v is not None}, self.reconcile(now))
+        begun = self.reconcile(now, after_a_look=True)
+        return TickReport({k: v for k, v in decisions.items() if v is not None}, begun)
 
-    def reconcile(self, now: float) -> list[Step]:
-        """Begin what the last decisions call for, as the hosts are now, and tell the balancer and the operator."""
+    def reconcile(self, now: float, after_a_look: bool = False) -> list[Step]:
+        """Begin what the last decisions call for, as the hosts are now, and tell the balancer and the operator.
+
+        Silent hosts are inspected once after each look: the end of an inspection must not call for the next one.
+        """
         self._woken.clear()
         # Who is busy is asked before how the hosts are: an action that ends in between leaves its host alone for this
         # once, where the other order would take its last state but one for the truth.
@@ -114,6 +118,8 @@ class Loop:
         begun = []
         for pool in self._spec.pools:
             for step in steps(self._view(pool, records, busy), self._goal(), now):
+                if step.kind == "inspect" and not after_a_look:
+                    continue
                 if self._actuator.submit(step, self._site):
                     begun.append(step)
                     self._began[pool.name] += step.kind == "stop"

@@ -71,7 +71,7 @@ class PoolView:
 def steps(view: PoolView, goal: str, now: float) -> list[Step]:
     """The steps for one pool; `goal` is "up" or "down"."""
     if goal == "down":
-        return [*_inspections(view, now), *_shutdown(view, now)]
+        return _with_inspections(view, _shutdown(view, now), now)
     serving = view.idle(HostState.READY)
     leaving = [h for h in serving if view.record(h).cordoned]
     current = [h for h in serving if h not in leaving and view.record(h).release == view.release]
@@ -88,10 +88,11 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
         stops += [Step("stop", h.name, view.name, "has no room for the pool's model") for h in roomless]
         surplus = len(fresh) - view.desired
         stops += [Step("stop", h.name, view.name, view.reason) for h in _victims(view, fresh)[:surplus]]
-    elif missing > len(starts) and outdated and not coming:
-        # no other host can take over: replace in place, one at a time
+    elif missing > len(starts) and outdated and not coming and not _failed(view):
+        # no other host can take over: replace in place, one at a time; a failure halts it, for the new release may be
+        # what is bad, and then each host that still serves is needed
         stops.append(Step("stop", outdated[0].name, view.name, "its release is outdated and no host is free"))
-    return [*_inspections(view, now), *starts, *_bounded(view, stops)]
+    return _with_inspections(view, [*starts, *_bounded(view, stops)], now)
 
 
 def mass_loss(view: PoolView) -> bool:
@@ -114,6 +115,11 @@ def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
     return [Step("start", h.name, view.name, view.reason) for h in candidates[: max(0, missing)]]
 
 
+def _failed(view: PoolView) -> bool:
+    records = [view.record(h) for h in view.hosts]
+    return any(r.state is HostState.FAILED and not r.cordoned for r in records)
+
+
 def _victims(view: PoolView, fresh: list[HostSpec]) -> list[HostSpec]:
     """Whom to stop first: the idlest, then the dearest; protected hosts never."""
     free = [h for h in fresh if not h.protect]
@@ -129,14 +135,17 @@ def _bounded(view: PoolView, stops: list[Step]) -> list[Step]:
     return stops[: max(0, max(1, math.floor(STOP_SHARE * running)) - going)]
 
 
-def _inspections(view: PoolView, now: float) -> list[Step]:
+def _with_inspections(view: PoolView, wanted: list[Step], now: float) -> list[Step]:
+    """Look at whom nothing was heard of, but for those that go anyway: a stop finds out by itself."""
     found = [
         Step("inspect", h.name, view.name, view.silent[h.name])
         for h in view.idle(HostState.READY, HostState.LOADING)
         if h.name in view.silent
     ]
     lost = [h for h in view.idle(HostState.UNREACHABLE) if view.record(h).retry_at <= now]
-    return found + [Step("inspect", h.name, view.name, "was unreachable") for h in lost]
+    found += [Step("inspect", h.name, view.name, "was unreachable") for h in lost]
+    going = {step.host for step in wanted}
+    return [*(step for step in found if step.host not in going), *wanted]
 
 
 def _shutdown(view: PoolView, now: float) -> list[Step]:

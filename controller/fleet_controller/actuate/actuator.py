@@ -14,7 +14,7 @@ from fleet_controller.actuate.start import start
 from fleet_controller.actuate.stop import stop
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Action, Busy
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import HostState, IllegalMove
 from fleet_controller.plan import Step
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,16 @@ class Actuator:
             action = self._hands.journal.begin(
                 step.host, step.kind, step.pool, step.reason, time.time(), state
             )
-        except Busy:
+        except (Busy, IllegalMove):  # the host changed since the plan was made; the next one sees it as it is
             return False
         self._spawn(step.host, lambda: self._run(action, site))
         return True
 
     def resume(self, site: Site) -> None:
-        """Take up again the actions that an earlier run left open."""
+        """Take up again the actions that nobody works on: left open by an earlier run, or by a journal that failed."""
         for action in self._hands.journal.open_actions():
             if self._free(action.host, site):
-                self._spawn(action.host, lambda action=action: self._run(action, site))  # type: ignore[misc]
+                self._spawn(action.host, lambda action=action: self._run_open(action, site))  # type: ignore[misc]
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for every thread; False when some still run."""
@@ -81,6 +81,12 @@ class Actuator:
             self._running.add(host)
         threading.Thread(target=run, name=f"act-{host}", daemon=True).start()
 
+    def _run_open(self, action: Action, site: Site) -> None:
+        if (
+            action in self._hands.journal.open_actions()
+        ):  # its thread may have ended it just before this one began
+            self._run(action, site)
+
     def _run(self, action: Action, site: Site) -> None:
         try:
             (start if action.kind == "start" else stop)(action, site, self._hands)
@@ -100,8 +106,10 @@ class Actuator:
             try:
                 site.machines.machine(action.host).stop(grace_s=0.0)
                 changes = {"action_id": None, "agent_port": None}
-            except HostFailure as left:
-                text = f"{text} Besides, {left}"
+            except (
+                Exception
+            ) as left:  # whatever it is, the action must be closed, or its host stays busy for ever
+                text = f"{text} Besides, {words(left, action.host)}"
         self._hands.journal.conclude(
             action,
             HostState.UNREACHABLE if unreachable else HostState.FAILED,
