@@ -6,7 +6,8 @@ import sys
 from typing import NoReturn
 
 from fleetctl.app import app
-from fleetctl.failure import INTERRUPTED, report
+from fleetctl.failure import INTERRUPTED
+from fleetctl.report import report
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

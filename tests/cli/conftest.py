@@ -158,7 +158,12 @@ class Stage:
             last = state == states[-1]
             error = changes.get("error") if last else None
             self.journal.move(host, HostState(state), reason, time.time(), pool="default", error=error)
-            self.hosts[host] = self.hosts[host] | {"state": state, "reason": reason, "error": error, "since_s": 0.0}
+            self.hosts[host] = self.hosts[host] | {
+                "state": state,
+                "reason": reason,
+                "error": error,
+                "since_s": 0.0,
+            }
         self.pools[0]["ready"] = sum(h["state"] == "ready" for h in self.hosts.values())
 
     def bring_up(self, host: str) -> None:

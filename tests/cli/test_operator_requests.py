@@ -15,7 +15,13 @@ pools:
   - {name: big, hosts: [a], models: [hello]}
   - {name: small, hosts: [b], models: [hello]}
 """
-REQUESTS = [("scale", "2"), ("drain", "gpu-a"), ("uncordon", "gpu-a"), ("autoscale", "pause"), ("autoscale", "resume")]
+REQUESTS = [
+    ("scale", "2"),
+    ("drain", "gpu-a"),
+    ("uncordon", "gpu-a"),
+    ("autoscale", "pause"),
+    ("autoscale", "resume"),
+]
 
 
 @pytest.fixture
@@ -71,7 +77,10 @@ def test_scaling_down_waits_until_the_host_is_off(fleetctl, serving):
     ("target", "words"),
     [
         ("9", "fleet.yaml:14: pool default may have 1 to 3 servers, not 9; change max_servers there"),
-        ("0", "fleet.yaml:13: pool default may have 1 to 3 servers, not 0; change min_servers there; `fleetctl down`"),
+        (
+            "0",
+            "fleet.yaml:13: pool default may have 1 to 3 servers, not 0; change min_servers there; `fleetctl down`",
+        ),
         ("many", '"many" is not [POOL=]N; write it like 3 or default=3'),
         ("-1", "No such option"),
         ("default=", '"default=" is not [POOL=]N'),

@@ -81,7 +81,10 @@ def test_a_dead_controller_is_said_loudly_and_the_last_picture_ages(fleetctl, se
     time.sleep(0.1)  # the next beat writes the old picture
     ran = fleetctl("status")
     assert ran.code == 0
-    assert "NOT RUNNING - nothing scales or heals; start it with: fleetctl up. The picture below is 2h old" in ran.out
+    assert (
+        "NOT RUNNING - nothing scales or heals; start it with: fleetctl up. The picture below is 2h old"
+        in ran.out
+    )
     told = fleetctl("status", "-o", "json").json
     assert told["controller"]["running"] is False
     assert told["controller"]["leader"] is False
@@ -106,7 +109,10 @@ def test_hosts_joins_the_inventory_with_what_was_seen(fleetctl, serving):
     told = fleetctl("hosts", "-o", "json").json
     assert told["schema"] == "fleetctl/hosts/v1"
     by_name = {host["name"]: host for host in told["hosts"]}
-    assert by_name["gpu-a"].items() >= {"labels": {"gpu": "h100"}, "price_per_hour": 2.1, "state": "ready"}.items()
+    assert (
+        by_name["gpu-a"].items()
+        >= {"labels": {"gpu": "h100"}, "price_per_hour": 2.1, "state": "ready"}.items()
+    )
     assert by_name["gpu-c"]["state"] == "off"
 
 

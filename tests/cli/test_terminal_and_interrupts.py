@@ -119,14 +119,19 @@ def test_a_dumb_terminal_gets_plain_lines(stage):
 
 def test_a_reader_that_leaves_early_is_no_traceback(serving):
     ran = subprocess.run(
-        f"{sys.executable} -m fleetctl events | head -n 1", shell=True, capture_output=True, text=True, check=True
+        f"{sys.executable} -m fleetctl events | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert len(ran.stdout.splitlines()) == 1
     assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "spared"), [(["--help"], HEAVY), (["validate"], ("sqlalchemy", "alembic", "paramiko", "rich"))]
+    ("arguments", "spared"),
+    [(["--help"], HEAVY), (["validate"], ("sqlalchemy", "alembic", "paramiko", "rich"))],
 )
 def test_quick_commands_do_not_import_what_they_do_not_need(folder, arguments, spared):
     ran = subprocess.run(

@@ -15,7 +15,14 @@ def test_nothing_is_left_that_a_terminal_acts_on(text):
     assert "\n" not in line(text)
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")))
+@given(
+    st.text(
+        alphabet=st.characters(
+            exclude_categories=["Cc", "Cs"],
+            exclude_characters="\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+        )
+    )
+)
 def test_plain_words_stay_as_they_are(text):
     assert clean(text) == text
 
@@ -37,19 +44,31 @@ def test_escape_sequences_go_whole(text, left):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (0, "0s"), (59.9, "59s"), (60, "1m"), (200, "3m20s"), (7500, "2h5m"), (276_000, "3d4h"), (-3, "0s")],
+    [
+        (None, "-"),
+        (0, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (200, "3m20s"),
+        (7500, "2h5m"),
+        (276_000, "3d4h"),
+        (-3, "0s"),
+    ],
 )
 def test_ages(seconds, text):
     assert age(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (0, "0"), (3, "3"), (0.016, "0.02"), (12.54, "12.5"), (310.7, "311"), (1e6, "1000000")]
+    ("value", "text"),
+    [(None, "-"), (0, "0"), (3, "3"), (0.016, "0.02"), (12.54, "12.5"), (310.7, "311"), (1e6, "1000000")],
 )
 def test_numbers(value, text):
     assert number(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (512, "512 B"), (1 << 30, "1 GiB"), (3 << 29, "1.5 GiB")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (512, "512 B"), (1 << 30, "1 GiB"), (3 << 29, "1.5 GiB")]
+)
 def test_sizes(value, text):
     assert size(value) == text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+
 def test_up_tells_each_change_and_ends_with_the_endpoint(fleetctl, stage):
     stage.goes_up("gpu-a")
     ran = fleetctl("up")
@@ -67,7 +68,10 @@ def test_the_time_out_says_what_is_still_missing(fleetctl, stage, already, code)
     stage.goes_up(*already, then=lambda: stage.move("gpu-b", "booting", "reachable", "installing"))
     ran = fleetctl("up", "--timeout", "1s")
     assert ran.code == code
-    assert f"not done after 1s: pool default has {len(already)} of 2 hosts ready (gpu-b is installing)" in ran.err
+    assert (
+        f"not done after 1s: pool default has {len(already)} of 2 hosts ready (gpu-b is installing)"
+        in ran.err
+    )
 
 
 def test_no_wait_returns_at_once(fleetctl, stage):

@@ -13,7 +13,7 @@ from fleetctl.commands.options import DryRun, Timeout, Yes
 from fleetctl.failure import OK, USAGE, Failed, Interrupted
 from fleetctl.fleet import Fleet, ask
 from fleetctl.render import rollout as render
-from fleetctl.render.terminal import interactive
+from fleetctl.render.terminal import can_ask
 from fleetctl.render.text import clean
 from fleetctl.rollout import Falling, Ledger
 
@@ -65,7 +65,7 @@ def _running(journal: Journal | None) -> list[str]:
 
 def _confirm(fleet: Fleet, hosts: int) -> None:
     """Raises Failed (exit 2) where nobody can be asked, and typer.Exit where the answer is no."""
-    if not (sys.stdin.isatty() and interactive(sys.stderr)):
+    if not can_ask():
         raise Failed("`fleetctl down` stops the fleet and there is no terminal to ask on; add --yes", USAGE)
     question = f"Stop {hosts} host{'s' * (hosts != 1)} of fleet {fleet.spec.fleet}?"
     if not typer.confirm(question, err=True):

@@ -11,9 +11,10 @@ import typer
 from fleetctl import follow
 from fleetctl.commands import plan
 from fleetctl.commands.options import DryRun, Timeout, Wait, Yes
-from fleetctl.failure import Interrupted
+from fleetctl.failure import FAILED, Interrupted
 from fleetctl.fleet import Fleet, ask
 from fleetctl.render import rollout as render
+from fleetctl.render import terminal
 from fleetctl.render.output import Form
 from fleetctl.render.text import clean
 from fleetctl.rollout import Ledger, Rising
@@ -41,14 +42,15 @@ def up(
 ) -> None:
     """Start the balancer and the controller, and wait until every pool has the hosts that it should have.
 
-    Safe to run again at any time: what runs already is left alone. Nothing is asked, so --yes changes nothing here.
+    Safe to run again at any time: what runs already is left alone. The only question is whether to trust new
+    host keys, and only after --trust-on-first-use on a terminal; --yes answers it.
     """
     fleet = Fleet.of(ctx)
     if dry_run:
         plan.tell(fleet, Form.TABLE)
         return
     if trust_on_first_use:
-        _trust(fleet)
+        _trust(fleet, yes)
     fleet.folder.ensure()
     with fleet.journal() as journal:
         after = follow.newest_event(journal)
@@ -88,14 +90,27 @@ def _start_daemons(fleet: Fleet) -> None:
             typer.echo(f"started the {daemon.name}; its log: {daemon.log_file}", err=True)
 
 
-def _trust(fleet: Fleet) -> None:
-    """Take the keys that unknown hosts show now for theirs, and say which ones those were. Raises HostFailure."""
+def _trust(fleet: Fleet, yes: bool) -> None:
+    """Show the keys of hosts that nobody trusts yet, and note them down.
+
+    On a terminal the operator may still say no (typer.Exit 1, nothing noted down). Raises HostFailure where
+    known_hosts can't be written.
+    """
     # Not at the top: paramiko takes a third of a second.
     from fleet_controller.hosts import keys
 
     names = [host.name for host in fleet.spec.hosts if not host.is_local]
-    for key in keys.trust(fleet.spec, names):
-        typer.echo(
-            clean(f"{key.host}: trusting {key.key_type} {key.fingerprint}, noted in {key.known_hosts}"),
-            err=True,
-        )
+    seen: list[keys.NewKey] = []
+    # Trusting a jump host brings the hosts behind it into view, so there may be several rounds.
+    while new := [key for key in keys.unknown(fleet.spec, names) if key not in seen]:
+        for key in new:
+            typer.echo(clean(f"{key.host}: new host key {key.key_type} {key.fingerprint}"), err=True)
+        if not yes and terminal.can_ask():
+            question = f"Trust {'this key' if len(new) == 1 else f'these {len(new)} keys'}?"
+            if not typer.confirm(question, err=True):
+                typer.echo("nothing was trusted or started", err=True)
+                raise typer.Exit(FAILED)
+        for key in new:
+            keys.add(key)
+            typer.echo(clean(f"{key.host}: noted in {key.known_hosts}"), err=True)
+        seen += new

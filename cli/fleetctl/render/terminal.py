@@ -31,6 +31,11 @@ def interactive(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
+def can_ask() -> bool:
+    """Whether somebody sits there who can answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def console(stream: TextIO) -> Console:
     """A console on `stream` that keeps to NO_COLOR (https://no-color.org) and never animates or colours a pipe."""
     terminal = interactive(stream)
