@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import fnmatch
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from fleet_controller.spec.address import Endpoint
@@ -15,6 +13,7 @@ from fleet_controller.spec.host import HostSpec
 from fleet_controller.spec.problem import Steps
 from fleet_controller.spec.ranges import RangeError, expand, has_range
 
+_MOST_JUMPS = 8
 _MOST_SOURCE = 1024 * 1024
 
 
@@ -32,16 +31,11 @@ def check(draft: Draft, found: Findings) -> None:
     _listeners(draft, found)
 
 
-def _did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, cutoff)
-    return f'did you mean "{near[0]}"?' if near else ""
-
-
 def _names_once(draft: Draft, found: Findings) -> None:
     first: dict[str, Steps] = {}
     for entry in draft.entries:
-        twice = sorted({n for n in entry.names if n in first and n != "?"})
-        twice += sorted(n for n in set(entry.names) - set(twice) - {"?"} if list(entry.names).count(n) > 1)
+        times = Counter(entry.names)
+        twice = [name for name, count in times.items() if (count > 1 or name in first) and name != "?"]
         for name in entry.names:
             first.setdefault(name, entry.steps)
         if twice:
@@ -102,7 +96,7 @@ def _local_hosts(draft: Draft, found: Findings) -> None:
 
 
 def _jumps(draft: Draft, found: Findings) -> None:
-    hosts = draft.entry_of()
+    hosts, known = draft.entry_of(), draft.host_names()
     for entry in draft.entries:
         for host in entry.hosts:
             jump = host.ssh.jump
@@ -110,9 +104,11 @@ def _jumps(draft: Draft, found: Findings) -> None:
                 continue
             steps = _where(entry, "ssh", "jump")
             if jump not in hosts:
+                if jump in known:  # its own entry is wrong, which was said
+                    continue
                 # A name outside the inventory may be any machine that DNS knows; a near miss is a slip.
                 bare = not any(sign in jump for sign in "@.:")
-                if bare and draft.complete_hosts and (hint := _did_you_mean(jump, hosts, 0.75)):
+                if bare and draft.complete_hosts and (hint := found.did_you_mean(jump, hosts, 0.75)):
                     found.add(
                         steps,
                         f'"{jump}" is not a host of the inventory; {hint} '
@@ -123,10 +119,14 @@ def _jumps(draft: Draft, found: Findings) -> None:
                 found.add(steps, f'"{jump}" is this machine; remove the jump')
                 continue
             way = [host.name]
-            while (step := hosts[way[-1]][1].ssh.jump if way[-1] in hosts else None) is not None:
-                way.append(step)
-                if step == host.name or len(way) > len(set(way)):
+            while len(way) <= _MOST_JUMPS + 1 and way[-1] in hosts:
+                step = hosts[way[-1]][1].ssh.jump
+                if step is None or step in way[1:]:
                     break
+                way.append(step)
+            if len(way) > _MOST_JUMPS + 1 and way[-1] != host.name:
+                found.add(steps, f"goes through more than {_MOST_JUMPS} hosts; find a shorter way")
+                break
             if len(way) > 1 and way[-1] == host.name:
                 if len(way) == 2:
                     message = f'"{host.name}" cannot jump through itself; write "jump: null" there'
@@ -170,12 +170,12 @@ def _via(
     via = host.power.via or ""
     steps = _where(entry, "power", "via")
     if via not in hosts:
-        if draft.complete_hosts:
-            hint = _did_you_mean(via, hosts) or "add it to hosts"
+        if draft.complete_hosts and via not in draft.host_names():
+            hint = found.did_you_mean(via, hosts) or "add it to hosts"
             found.add(steps, f'"{via}" is not a host of the inventory; {hint}')
         return
     way = [host.name]
-    while way[-1] in hosts:
+    while len(way) <= _MOST_JUMPS + 1 and way[-1] in hosts:
         power = hosts[way[-1]][1].power
         if power.driver != "command" or power.via is None:
             return
@@ -183,7 +183,6 @@ def _via(
         if power.via == host.name:
             circle = " -> ".join(way[:6])
             found.add(steps, f"goes in a circle: {circle}; a host that is off cannot switch itself on")
-        if len(way) > len(set(way)):
             return
 
 
@@ -195,14 +194,17 @@ def _where(entry: Entry, block: str, key: str) -> Steps:
 
 def _models(draft: Draft, found: Findings) -> None:
     served = {name for pool in draft.pools for name in pool.spec.models}
+    sure = draft.complete_pools and not any(
+        found.broken((*pool.steps, "models")) or not draft.model_names.issuperset(pool.spec.models)
+        for pool in draft.pools
+    )
     for model in draft.models:
         if not found.broken((*model.steps, "source")):
             _source(model, found)
-        if model.spec.name not in served and draft.complete_pools:
+        if model.spec.name not in served and sure:
             found.add(
                 (*model.steps, "name"),
                 f'no pool serves "{model.spec.name}"; add it to the models of a pool, or remove it',
-                needs=[(*pool.steps, "models") for pool in draft.pools],
             )
 
 
@@ -219,7 +221,7 @@ def _source(model: ModelDraft, found: Findings) -> None:
     file = next((f for f in (path.with_name(path.name + ".py"), path / "__init__.py") if f.is_file()), None)
     if file is None:
         modules = [other.stem for other in sorted(folder.glob("*.py"))[:100]]
-        hint = _did_you_mean(model.spec.module, modules) or (
+        hint = found.did_you_mean(model.spec.module, modules) or (
             f"it has {quoted([f'{m}.py' for m in modules])}" if modules else "it has no Python file"
         )
         found.add(at, f'the folder {folder} has no module "{model.spec.module}"; {hint}')
@@ -227,7 +229,7 @@ def _source(model: ModelDraft, found: Findings) -> None:
     defined = _defined(file)
     if defined is not None and model.spec.class_name not in defined:
         classes = [name for name, is_class in defined.items() if is_class]
-        hint = _did_you_mean(model.spec.class_name, classes) or (
+        hint = found.did_you_mean(model.spec.class_name, classes) or (
             f"it has {quoted(classes)}" if classes else "it has no class"
         )
         found.add(at, f'{file} has no class "{model.spec.class_name}"; {hint}')
@@ -317,7 +319,7 @@ def _members(
         wanted = [pattern]
     unknown = [name for name in wanted if name not in known]
     if unknown and draft.complete_hosts:
-        hint = _did_you_mean(unknown[0], names) or f"hosts are {quoted(names)}"
+        hint = found.did_you_mean(unknown[0], names) or f"hosts are {quoted(names)}"
         found.add(
             at, f"{quoted(unknown)} {'is' if len(unknown) == 1 else 'are'} not in the inventory; {hint}"
         )
@@ -326,16 +328,18 @@ def _members(
 
 def _pool_models(draft: Draft, found: Findings) -> None:
     for pool in draft.pools:
+        seen: set[str] = set()
         for number, name in enumerate(pool.spec.models):
             at = (*pool.steps, "models", number)
-            if name in pool.spec.models[:number]:
+            if name in seen:
                 found.add(at, f'"{name}" is in the list already; remove it')
             elif name not in draft.model_names and draft.complete_models:
                 hint = (
-                    _did_you_mean(name, draft.model_names)
+                    found.did_you_mean(name, draft.model_names)
                     or f"models are {quoted(sorted(draft.model_names))}"
                 )
                 found.add(at, f'there is no model "{name}"; {hint}')
+            seen.add(name)
 
 
 def _scaling(pool: PoolDraft, draft: Draft, found: Findings) -> None:

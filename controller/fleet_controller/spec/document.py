@@ -30,6 +30,7 @@ from fleet_controller.spec.problem import Problem, SpecError, Steps, written
 MOST_BYTES = 1024 * 1024
 MOST_NODES = 100_000
 MOST_DEPTH = 32
+MOST_KEYS = 1_000
 
 Spot = tuple[int, int]
 _INT = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
@@ -239,6 +240,8 @@ class _Composer:
             merge = key == "<<" and event.implicit[0]
             if len(key) > 1000 or _CONTROL.search(key):
                 raise _Stop("a key is over 1,000 characters long or has control characters", key_spot, steps)
+            if len(node.keys) >= MOST_KEYS:
+                raise _Stop(f"more than {MOST_KEYS:,} keys in one block", key_spot, steps)
             if event.anchor is not None:
                 raise _Stop("an anchor on a key is not supported; remove it", key_spot, (*steps, key))
             child = self._node(value_event := next(self._events), (*steps, key), depth + 1)

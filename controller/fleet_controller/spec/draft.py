@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fleet_controller.spec.document import Document
-from fleet_controller.spec.explain import Finding
+from fleet_controller.spec.explain import MOST_PROBLEMS, Finding
 from fleet_controller.spec.fleet import FleetFile, PoolSpec
 from fleet_controller.spec.host import HostSpec
 from fleet_controller.spec.model import ModelSpec
 from fleet_controller.spec.problem import Problem, Steps, written
 
-MOST_PROBLEMS = 100
+MOST_GUESSES = 20  # comparing one name with 10,000 takes a tenth of a second
 
 
 class Findings:
@@ -22,6 +23,8 @@ class Findings:
         self._document = document
         self._found: dict[tuple[Steps, str], Problem] = {}
         self._broken: set[Steps] = set()
+        self._broken_in: set[Steps] = set()
+        self._guesses = MOST_GUESSES
 
     @property
     def any(self) -> bool:
@@ -29,11 +32,11 @@ class Findings:
 
     def note(self, finding: Finding) -> None:
         line, column = self._document.spot(finding.steps, key=finding.key)
-        problem = Problem(finding.message, line, column, written(finding.steps))
+        problem = Problem(_short(finding.message, 600), line, column, _short(written(finding.steps), 200))
         self._found.setdefault((finding.steps, finding.message), problem)
-        self._broken.add(finding.steps)
-        if finding.meant is not None:
-            self._broken.add(finding.meant)
+        for steps in (finding.steps, finding.meant or finding.steps):
+            self._broken.add(steps)
+            self._broken_in |= {steps[:length] for length in range(len(steps))}
 
     def add(self, steps: Steps, message: str, *, key: bool = False, needs: Iterable[Steps] = ()) -> None:
         """Note a problem at `steps`, unless one of the values in `needs`, or a part of it, was found bad."""
@@ -46,7 +49,15 @@ class Findings:
 
     def broken_within(self, steps: Steps) -> bool:
         """Whether something inside of the value at `steps` was found bad."""
-        return any(bad[: len(steps)] == steps for bad in self._broken)
+        return steps in self._broken_in
+
+    def did_you_mean(self, name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+        """`did you mean "NAME"?`, or nothing if none is near; a file with many slips gets no more guesses."""
+        self._guesses -= 1
+        if self._guesses < 0:
+            return ""
+        near = difflib.get_close_matches(name[:200], list(known), 1, cutoff)
+        return f'did you mean "{near[0]}"?' if near else ""
 
     def problems(self) -> list[Problem]:
         """In the order of the file, a hundred at most."""
@@ -95,6 +106,10 @@ class Draft:
     complete_models: bool = True
     complete_pools: bool = True
 
+    def host_names(self) -> set[str]:
+        """The names of all hosts, also of those that can't be used as they are written."""
+        return {name for entry in self.entries for name in entry.names}
+
     def entry_of(self) -> dict[str, tuple[Entry, HostSpec]]:
         """The first host of each name, and where it was written."""
         hosts: dict[str, tuple[Entry, HostSpec]] = {}
@@ -102,6 +117,10 @@ class Draft:
             for host in entry.hosts:
                 hosts.setdefault(host.name, (entry, host))
         return hosts
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def quoted(names: Sequence[str], most: int = 3) -> str:

@@ -26,9 +26,9 @@ def seconds(value: object) -> float:
     """
     number: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) <= LONGEST else math.copysign(math.inf, value)
-        if number < 0 or math.isnan(number):
+        if value < 0 or value != value:
             raise ValueError("a duration cannot be negative")
+        number = float(value) if value <= LONGEST else math.inf
     elif isinstance(value, str) and len(value) <= 100:
         text = value.strip().replace(" ", "")
         found = _WRITTEN.fullmatch(text)

@@ -17,6 +17,7 @@ from fleet_controller.spec.fleet import FleetFile
 from fleet_controller.spec.part import inner
 from fleet_controller.spec.problem import Steps, written
 
+MOST_PROBLEMS = 100
 # Values under these keys may hold passwords and tokens: never shown.
 _QUIET = {"options", "pip_args", "state"}
 # What people call things elsewhere.
@@ -69,10 +70,14 @@ def findings(error: ValidationError, model: type[BaseModel], at: Steps) -> Itera
 
 
 def _each(error: ValidationError, model: type[BaseModel], at: Steps) -> Iterator[Finding]:
-    for detail in error.errors(include_url=False):
+    for number, detail in enumerate(error.errors(include_url=False)):
         loc = tuple(step for step in detail["loc"] if step != "[key]")
         steps = (*at, *loc)
         match detail["type"]:
+            case "extra_forbidden" if (
+                number >= MOST_PROBLEMS
+            ):  # nobody reads so many, and guessing takes time
+                yield Finding(steps, "unknown key", key=True)
             case "extra_forbidden":
                 message, meant = _unknown_key(str(loc[-1]), fields_at(model, loc[:-1]), steps)
                 yield Finding(steps, message, key=True, meant=(*steps[:-1], meant) if meant else None)

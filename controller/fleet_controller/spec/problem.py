@@ -11,7 +11,6 @@ Steps = tuple[str | int, ...]
 """The way from the top of the file to a place in it: ("pools", 0, "scaling")."""
 
 _PASSWORD = re.compile(r"(://)[^/@\s\"]*@")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def written(steps: Steps) -> str:
@@ -25,7 +24,7 @@ def written(steps: Steps) -> str:
 def one_line(text: str) -> str:
     """`text` with nothing in it that a terminal acts on, and without passwords of URLs."""
     text = _PASSWORD.sub(r"\1***@", text)
-    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 MOST = 10_000
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _ITEM = re.compile(r"(\d{1,9})(?::(\d{1,9}))?", re.ASCII)
-_LOOKS_LIKE_RANGE = re.compile(r"\[\s*\d+\s*[:,-]", re.ASCII)
+# "[3-6]" is good in a glob; nobody means one by "[01-16]".
+_LOOKS_LIKE_RANGE = re.compile(r"\[\s*\d+\s*[:,]|\[\d{2,}-|\[\d+-\d{2,}", re.ASCII)
 
 
 class RangeError(ValueError):
@@ -20,7 +21,7 @@ class RangeError(ValueError):
 
 
 def has_range(text: str) -> bool:
-    """Whether `text` holds a range such as `[01:16]` (a glob's `[ab]` and a lone `[5]` are none)."""
+    """Whether `text` holds a range such as `[01:16]` (a glob's `[ab]` and `[3-6]` are none)."""
     return bool(_LOOKS_LIKE_RANGE.search(text))
 
 
