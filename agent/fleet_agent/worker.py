@@ -84,24 +84,19 @@ class Worker:
         before = _allocated(device)
         try:
             model = load(config, device)
-            model.warm_up()
-        except InputFault as error:
-            self._send(("failed", config.name, f"model {config.name}: warm-up failed: {error}"))
-            return
         except ModelFault as error:
             if error.__cause__ is not None:
                 traceback.print_exception(error.__cause__, file=sys.stderr)
             self._send(("failed", config.name, str(error)))
             return
+        try:
+            model.warm_up()
         except Exception as error:  # The user's code may raise anything while it warms up.
-            traceback.print_exc(file=sys.stderr)
-            self._send(
-                (
-                    "failed",
-                    config.name,
-                    f"model {config.name}: warm-up failed: {type(error).__name__}: {error}",
-                )
-            )
+            said = str(error)
+            if not isinstance(error, InputFault | ModelFault):
+                traceback.print_exc(file=sys.stderr)
+                said = f"{type(error).__name__}: {error}"
+            self._send(("failed", config.name, f"model {config.name}: warm-up failed: {said}"))
             return
         self._models[config.name] = model
         held = config.device_memory_bytes if before is None else (_allocated(device) or 0) - before
