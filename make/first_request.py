@@ -91,12 +91,15 @@ def main() -> None:
     show()
     show("  Next:")
     show(f'    curl {endpoint}/v1/models/{MODEL}:predict -d \'{{"instances": ["your own text"]}}\'')
-    show("    . .venv/bin/activate           puts fleetctl on your PATH")
-    show("    fleetctl status                what runs where, and how fast it answers")
     pools = [pool["name"] for pool in now.get("pools", [])]
-    show(f"    fleetctl scale {pools[0] + '=' if pools else ''}3        three hosts")
-    show("    fleetctl events                what happened, and why")
-    show("    make down                      drains and stops everything")
+    for command, meaning in (
+        (". .venv/bin/activate", "puts fleetctl on your PATH"),
+        ("fleetctl status", "what runs where, and how fast it answers"),
+        (f"fleetctl scale {pools[0]}=3" if len(pools) > 1 else "fleetctl scale 3", "three hosts"),
+        ("fleetctl events", "what happened, and why"),
+        ("make down", "drains and stops everything"),
+    ):
+        show(f"    {command:<30} {meaning}")
 
 
 if __name__ == "__main__":
