@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
 
@@ -144,6 +144,13 @@ class FleetSpec(Part):
     def pool_of(self, host: str) -> PoolSpec | None:
         """The pool that `host` serves; None for a host in none (a jump host, a hypervisor)."""
         return self._pool_of.get(host)
+
+    def __copy__(self) -> Self:
+        # model_copy(update=...) must not take the indexes of what it replaces along.
+        copied = super().__copy__()
+        for index in ("_hosts", "_models", "_pools", "_pool_of"):
+            copied.__dict__.pop(index, None)
+        return copied
 
     @cached_property
     def _hosts(self) -> dict[str, HostSpec]:

@@ -192,7 +192,9 @@ class InstallSpec(Part):
         description="Python that has everything already: nothing is installed. "
         "Local hosts: this one unless they say otherwise.",
     )
-    pip_args: tuple[Text, ...] = Field(default=(), description="More arguments for pip install, one a word.")
+    pip_args: tuple[Text, ...] = Field(
+        default=(), repr=False, description="More arguments for pip install, one a word."
+    )
     directory: Annotated[str, AfterValidator(remote_path)] = Field(
         default="~/.fleetctl", description="Folder on the host for releases, environments and logs."
     )

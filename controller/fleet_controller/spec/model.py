@@ -83,7 +83,7 @@ class ModelSpec(Part):
             BeforeValidator(_scalar),
             WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
         ],
-    ] = Field(default={}, description="Handed to the class's load(): KEY: VALUE.")
+    ] = Field(default={}, repr=False, description="Handed to the class's load(): KEY: VALUE.")
 
     @property
     def module(self) -> str:

@@ -101,6 +101,15 @@ def test_an_unknown_name_is_told_with_a_near_one(write: Write, good: str) -> Non
         spec.host("zzz")
 
 
+def test_a_changed_copy_finds_its_own_hosts(write: Write, good: str) -> None:
+    spec = load(write(good))
+    assert spec.host("b").address == "10.0.0.2"
+    fewer = spec.model_copy(update={"hosts": spec.hosts[:1], "pools": ()})
+    assert fewer.pool_of("a") is None
+    with pytest.raises(UnknownName):
+        fewer.host("b")
+
+
 def test_passwords_are_never_shown(write: Write, good: str) -> None:
     bad = good + (
         'defaults: {install: {pip_args: ["--index-url", {u: "https://me:hunter2@x/"}]}}\n'
