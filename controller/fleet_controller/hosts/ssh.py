@@ -21,6 +21,7 @@ from fleet_controller.hosts.ssh_connection import SshConnection
 from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Progress, Result
 
 _CHUNK = 32 * 1024
+_TROUBLE = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
 # After the command ended, for children that keep its output open.
 _LINGER_S = 1.0
 
@@ -92,8 +93,11 @@ class SshTransport:
                 break
             if now >= until:
                 raise TimeoutError
-            pending = bool(unsent) and channel.send_ready()
-            poll.poll(0 if pending else 20 if unsent or ended_at else min(250, 1000 * (until - now) + 1))
+            if channel.eof_received and not unsent:
+                # At its end the stream stays readable for ever; what is missing is the exit status.
+                channel.status_event.wait(0.05)
+            elif not (unsent and channel.send_ready()):
+                poll.poll(20 if unsent or ended_at else min(250, 1000 * (until - now) + 1))
         if channel.exit_status == -1:
             # No exit status came: the connection broke, or a signal ended the command.
             if channel.get_transport().is_active() and channel.eof_received:
@@ -125,12 +129,11 @@ class SshTransport:
                 digest = self._upload(sftp, source, part, size, mode, progress)
                 self._check(sftp, part, size, digest)
                 sftp.posix_rename(part, path)
-            except (OSError, paramiko.SSHException, EOFError) as error:
-                failure = self._unwritten(folder, path, size, error)
-                with suppress(OSError, paramiko.SSHException, EOFError):
-                    sftp.remove(part)
-                raise failure from error
+            except _TROUBLE as error:
+                raise self._unwritten(folder, path, size, error) from error
             finally:
+                with suppress(*_TROUBLE):
+                    sftp.remove(part)  # gone already when all went well
                 sftp.close()
 
     def _sftp(self) -> paramiko.SFTPClient:
@@ -139,7 +142,7 @@ class SshTransport:
         try:
             channel.invoke_subsystem("sftp")
             return paramiko.SFTPClient(channel)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except _TROUBLE as error:
             channel.close()
             raise HostFailure(
                 self.host,
@@ -172,23 +175,24 @@ class SshTransport:
         return digest.hexdigest()
 
     def _check(self, sftp: paramiko.SFTPClient, part: str, size: int, digest: str) -> None:
-        """What arrived is what was sent. Raises OSError."""
+        """What arrived is what was sent. Raises OSError when it is not whole, HostFailure when it is another."""
         arrived = sftp.stat(part).st_size
         if arrived != size:
             raise OSError(f"{arrived} of {size} bytes arrived")
         found = self._execute(Command(("sha256sum", "--", part), timeout_s=60 + size / 20e6))
-        if found.status == 0 and found.stdout.split()[-2:-1]:
-            # GNU coreutils marks a line whose file name it had to escape with a backslash.
-            said = found.stdout.split()[-2].decode("ascii", "replace").lstrip("\\")
-        else:
+        if digest.encode() in found.stdout:
+            return
+        if found.status == 127:  # no such program there: read the file back
+            reading = hashlib.sha256()
             with sftp.open(part, "rb") as back:
                 back.prefetch(size)
-                reading = hashlib.sha256()
                 while chunk := back.read(_CHUNK):
                     reading.update(chunk)
-            said = reading.hexdigest()
-        if said != digest:
-            raise OSError(f"what arrived has the sha256 {said[:16]}..., sent was {digest[:16]}...")
+            if reading.hexdigest() == digest:
+                return
+        raise HostFailure(
+            self.host, "sftp", f"{part} arrived damaged (its sha256 differs)", "Run the same again"
+        )
 
     def _unwritten(self, folder: str, path: str, size: int, error: BaseException) -> HostFailure:
         if isinstance(error, PermissionError):

@@ -383,9 +383,11 @@ class SshConnection:
         return stamps
 
     def _login(self, transport: paramiko.Transport) -> None:
+        with ssh_identity.identities(self.server.label, self.server.ssh.identity_file) as found:
+            self._try(transport, found)
+
+    def _try(self, transport: paramiko.Transport, found: list[ssh_identity.Identity]) -> None:
         user, timeout = self.server.user, self.server.ssh.connect_timeout
-        found = ssh_identity.identities(self.server.label, self.server.ssh.identity_file)
-        transport.auth_timeout = timeout
         until = time.monotonic() + timeout
         tried = []
         for one in found:

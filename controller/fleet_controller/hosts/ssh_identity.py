@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +29,33 @@ class Identity:
     name: str
 
 
-def identities(host: str, identity_file: Path | None) -> list[Identity]:
-    """The keys to try, in order, at most MAX_KEYS. Raises HostFailure (kind "identity") when there is none."""
-    held = _held_by_agent()
+@contextmanager
+def identities(host: str, identity_file: Path | None) -> Iterator[list[Identity]]:
+    """The keys to try, in order, at most MAX_KEYS; the SSH agent signs with its own while this is open.
+
+    Raises HostFailure (kind "identity") when there is none.
+    """
+    agent = _agent()
+    try:
+        held = (
+            [Identity(key, f"{key.comment or 'a key'} in the SSH agent") for key in agent.get_keys()]
+            if agent
+            else []
+        )
+        yield _chosen(host, identity_file, held)
+    finally:
+        if agent is not None:
+            agent.close()
+
+
+def _agent() -> paramiko.Agent | None:
+    try:
+        return bounded(paramiko.Agent, _AGENT_TIMEOUT_S)
+    except (TimeoutError, paramiko.SSHException, OSError):
+        return None  # an agent that does not answer holds nothing
+
+
+def _chosen(host: str, identity_file: Path | None, held: list[Identity]) -> list[Identity]:
     if identity_file is not None:
         return [_from_file(host, identity_file, held)]
     found = list(held)
@@ -99,18 +125,6 @@ def _public_half(path: Path) -> bytes | None:
         return PublicBlob.from_string(" ".join(words[:2])).key_blob
     except (OSError, ValueError):
         return None
-
-
-def _held_by_agent() -> list[Identity]:
-    def ask() -> list[Identity]:
-        return [
-            Identity(key, f"{key.comment or 'a key'} in the SSH agent") for key in paramiko.Agent().get_keys()
-        ]
-
-    try:
-        return bounded(ask, _AGENT_TIMEOUT_S)
-    except (TimeoutError, paramiko.SSHException, OSError):
-        return []  # an agent that does not answer holds nothing
 
 
 def _unusable(host: str, path: Path, what: str, next_step: str) -> HostFailure:

@@ -32,19 +32,20 @@ UseDNS no
 PrintMotd no
 LogLevel VERBOSE
 MaxStartups {max_startups}
+SetEnv HOME={folder}/home
 ForceCommand {folder}/shell
 Subsystem sftp internal-sftp
 {extra}
 """
 
-# sshd takes HOME from the password file, so every session goes through this.
+# Every session goes through this. HOME is set by sshd too, or the user's own .bashrc would run before.
 SHELL = """#!/bin/sh
 export HOME='{home}' FLEET_LAB_HOST='{mark}' PATH='{path}'
 cd "$HOME" || exit 99
 {before}
 case "$SSH_ORIGINAL_COMMAND" in
   "") exec /bin/sh -l ;;
-  internal-sftp|*/sftp-server) exec {sftp_server} ;;
+  internal-sftp|*/sftp-server) {file_noise} exec {sftp_server} ;;
 esac
 {noise}
 exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
@@ -104,6 +105,7 @@ class Host:
         self._mark = f"{mark}/{name}"
         self._path = PATH
         self._noise = ""
+        self._file_noise = ""
         self._before = ""
         self._sshd: subprocess.Popen[bytes] | None = None
         self._mounted: Path | None = None
@@ -244,6 +246,11 @@ class Host:
         self._noise = f"printf '{text}'; printf '{text}' >&2"
         self._write_shell()
 
+    def noisy_files(self) -> None:
+        """A login script that prints even where files are copied, which breaks SFTP."""
+        self._file_noise = "echo welcome to this fine machine;"
+        self._write_shell()
+
     def with_full_disk(self, free_bytes: int) -> None:
         """Not more than about `free_bytes` fit: a small disk as root, else a limit on the size of a file."""
         if os.geteuid() == 0:
@@ -278,6 +285,7 @@ class Host:
             path=self._path,
             before=self._before,
             noise=self._noise,
+            file_noise=self._file_noise,
             sftp_server=sftp_server(),
         )
         shell.with_suffix(".new").write_text(text)

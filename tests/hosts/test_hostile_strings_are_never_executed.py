@@ -1,0 +1,116 @@
+"""Sixty strings that would run something if any shell on the way read them; over a real sshd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fleet_lab.host import Host
+
+from fleet_controller.hosts.command import Command
+from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.ssh import SshTransport
+from fleet_controller.hosts.ssh_connection import Connections
+from fleet_controller.spec import FleetSpec
+
+RUN = "touch $HOME/canary"
+PAYLOADS = [
+    f"$({RUN})",
+    f"`{RUN}`",
+    f"; {RUN}",
+    f"& {RUN}",
+    f"&& {RUN}",
+    f"| {RUN}",
+    f"|| {RUN}",
+    f"\n{RUN}\n",
+    f"\r\n{RUN}",
+    f"'; {RUN}; '",
+    f'"; {RUN}; "',
+    f"\\'; {RUN}; #",
+    f"'$({RUN})'",
+    f'"$({RUN})"',
+    f"'\"'\"'; {RUN}; '\"'\"'",
+    f"$'\\n{RUN}'",
+    f"${{IFS}}{RUN}",
+    f"${{x:-$({RUN})}}",
+    f"$(({RUN}))",
+    f"<({RUN})",
+    f">({RUN})",
+    "> canary",
+    ">> canary",
+    "< /etc/passwd > canary",
+    "2>canary",
+    "tee canary <<< x",
+    f"<<EOF\n{RUN}\nEOF",
+    f"() {{ :; }}; {RUN}",
+    f"!{RUN}",
+    "!!",
+    "!$",
+    f"#\n{RUN}",
+    f"\\\n{RUN}",
+    f"{{ {RUN}; }}",
+    f"({RUN})",
+    "{touch,canary}",
+    "*",
+    "?",
+    "[a-z]*",
+    "~",
+    "~root",
+    "$HOME",
+    "${HOME}",
+    "$0",
+    "$$",
+    "-rf",
+    "--help",
+    "-c",
+    f"-exec {RUN} ;",
+    f"--eval={RUN}",
+    "",
+    " ",
+    "\t",
+    "\\",
+    "'",
+    '"',
+    "''",
+    "ünïcödé 模型 🚀",
+    "\u202e\u2028\u00a0",
+    f"\x1b[31m\x07\x08\x7f{RUN}",
+    f"a=b {RUN}",
+    f"%0a{RUN}",
+    f"{RUN}\x01\x02\x03",
+]
+assert len(PAYLOADS) >= 60
+
+
+def transport(spec: FleetSpec, name: str) -> tuple[SshTransport, Connections]:
+    connections = Connections(spec)
+    return SshTransport(connections.to_host(name), 20), connections
+
+
+def test_as_arguments_environment_and_file_names(host: Host, fleet_of: Callable[..., FleetSpec]) -> None:
+    way, connections = transport(fleet_of([host.entry()]), host.name)
+    echo = "import os,sys; sys.stdout.write('\\0'.join([*sys.argv[1:], os.environ['PAYLOAD']]))"
+    for number, payload in enumerate(PAYLOADS):
+        command = Command(("python3", "-c", echo, payload, "x" + payload), env={"PAYLOAD": payload})
+        said = way.run(command).stdout.decode().split("\0")
+        assert said == [payload, "x" + payload, payload]
+        if payload and "/" not in payload:
+            name = f"{number:02}{payload}"
+            way.put(payload.encode(), name, 0o600)
+            assert (host.home / name).read_bytes() == payload.encode()
+    assert not (host.home / "canary").exists()
+    connections.close()
+
+
+def test_as_what_stands_in_a_power_command(
+    host: Host, fleet_of: Callable[..., FleetSpec], state: Path
+) -> None:
+    # fleet.yaml itself refuses control characters.
+    allowed = [text for text in PAYLOADS if all(c.isprintable() or c in "\n " for c in text)]
+    assert len(allowed) >= 55
+    words = ["printf", "on %s", *allowed, "{name}", "{address}"]
+    power = {"driver": "command", "on": words, "off": words, "status": words, "via": host.name}
+    spec = fleet_of([host.entry(), {"name": "vm", "address": "192.0.2.7", "power": power}])
+    with Machines(spec, state) as machines:
+        assert machines.machine("vm").powered() is True
+    assert not (host.home / "canary").exists()
