@@ -96,16 +96,16 @@ async def _serve(config: AgentConfig, token: str | None, listener: socket.socket
     _announce(config, listener)
     engine.start()
     await _first(stop.wait(), serving)
-    drained = await _drain(engine, front, hurry, config.drain_timeout_s)
+    await _drain(engine, front, hurry, config.drain_timeout_s)
     await engine.stop()
     server.should_exit = True
-    server.force_exit = not drained
+    server.force_exit = hurry.is_set()
     await serving
     return 1 if hurry.is_set() else 0
 
 
-async def _drain(engine: Engine, front: Front, hurry: asyncio.Event, seconds: float) -> bool:
-    """Refuse what is new, finish what is here. False: the time was up, or a second signal came."""
+async def _drain(engine: Engine, front: Front, hurry: asyncio.Event, seconds: float) -> None:
+    """Refuse what is new, finish what is here, until the time is up or a second signal comes."""
     engine.draining = True
     log.info("draining: %d requests in flight, at most %.0f s", front.active, seconds)
     try:
@@ -113,8 +113,6 @@ async def _drain(engine: Engine, front: Front, hurry: asyncio.Event, seconds: fl
             await _first(front.quiet.wait(), hurry.wait())
     except TimeoutError:
         log.warning("drain_timeout_s is over with %d requests in flight; they are refused", front.active)
-        return False
-    return not hurry.is_set()
 
 
 async def _first(*waits: asyncio.Task[None] | Coroutine[Any, Any, object]) -> None:

@@ -141,13 +141,13 @@ class Engine:
         self._keepers = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
 
     async def stop(self) -> None:
-        """End the workers and wait for them. Whatever is still in the engine is refused as `unavailable`."""
+        """Refuse what is still here as `unavailable`, end the workers and wait for them."""
         self._stopping = True
+        for ticket in list(self._tickets.values()):
+            self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        for ticket in list(self._tickets.values()):
-            self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
 
     # Requests
 

@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from fleet_agent.call import Call, ClientGone, Receive, Reply, Send, refused
 from fleet_agent.engine import Engine
@@ -29,6 +30,25 @@ log = logging.getLogger("fleet_agent.server")
 _OPEN_PATHS = ("/healthz", "/readyz")
 _CODES = {status: code for code, status in STATUS.items()}
 _PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["code", "message", "retry_after_s"],
+    "properties": {
+        "code": {"enum": sorted(STATUS)},
+        "message": {"type": "string"},
+        "retry_after_s": {"type": ["number", "null"]},
+    },
+}
+_REFUSAL: dict[str, Any] = {
+    "description": "A refusal; 429 and 503 carry Retry-After",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "required": ["error"], "properties": {"error": _ERROR}}
+        }
+    },
+}
 
 
 class Front:
@@ -100,7 +120,13 @@ class Front:
 
 def application(engine: Engine, inference: Inference) -> FastAPI:
     """Everything that has an address here, with its OpenAPI document at /openapi.json."""
-    app = FastAPI(title="fleet-agent", version=_version(), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="fleet-agent",
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": _REFUSAL},
+    )
     _show_refusals(app)
     _add_health(app, engine)
     _add_v1(app, engine, inference)
@@ -127,7 +153,7 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
 
     metrics = EngineMetrics(engine)
 
-    @app.get("/metrics", tags=["health"], summary="Prometheus text")
+    @app.get("/metrics", tags=["health"], summary="Prometheus text", response_class=PlainTextResponse)
     async def exposition() -> Response:
         return Response(metrics.text(), headers={"content-type": _PLAIN.decode()})
 
