@@ -41,7 +41,7 @@ balancer: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}
 controller: {interval: 200ms}
 """
 INTERVAL_S = 0.2
-BEAT_S = 0.02
+BEAT_S = 0.1
 
 
 @dataclass(frozen=True)

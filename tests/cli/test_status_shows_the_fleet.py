@@ -78,7 +78,7 @@ def test_a_dead_controller_is_said_loudly_and_the_last_picture_ages(fleetctl, se
     serving.daemons["controller"].wait()
     serving.answers.clear()
     serving.picture = lambda at=None, draw=serving.picture: draw(time.time() - 7200)
-    time.sleep(0.1)  # the next beat writes the old picture
+    time.sleep(0.3)  # the next beat writes the old picture
     ran = fleetctl("status")
     assert ran.code == 0
     assert (

@@ -26,7 +26,9 @@ def document(value: Mapping[str, Any], form: Form) -> str:
         return json.dumps(value, indent=2, allow_nan=False)
     from ruamel.yaml import YAML  # only `-o yaml` pays for it
 
-    yaml = YAML()
+    yaml = YAML(typ="safe", pure=True)  # writes null as null, not as nothing
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
     yaml.allow_unicode = False
     yaml.explicit_start = True
     yaml.width = 1000
