@@ -91,7 +91,9 @@ def fleet_of(tmp_path: Path) -> FleetOf:
         path = tmp_path / "fleet.yaml"
         # JSON is YAML.
         path.write_text(
-            json.dumps({"fleet": "test", "hosts": entries, "models": [model], "pools": [pool]}, ensure_ascii=False)
+            json.dumps(
+                {"fleet": "test", "hosts": entries, "models": [model], "pools": [pool]}, ensure_ascii=False
+            )
         )
         return load(path)
 
