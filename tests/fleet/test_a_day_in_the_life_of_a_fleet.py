@@ -1,0 +1,78 @@
+"""up -> predict -> scale out -> load -> a host dies -> scale in under load -> down, over real SSH."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+
+
+def agent_pid(host: Any) -> int:
+    (run_file,) = host.home.rglob("run/agent.json")
+    return int(json.loads(run_file.read_text())["pid"])
+
+
+async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts: Any) -> None:
+    hosts = ssh_hosts(3)
+    calm = {"cooldown": {"scale_up": "1h", "scale_down": "1h"}, "stabilization": {"scale_down": "1h"}}
+    fleet.write(
+        ssh_hosts.yaml(hosts),
+        {"min_servers": 1, "max_servers": 3, **calm},
+        model={"options": {"delay_ms": 40}, "batching": {"max_batch_size": 8}},
+    )
+    fleet.cli("up")
+    assert fleet.pool()["ready"] == 1
+
+    for number in range(200):
+        answer = fleet.predict([[number, 1.0, 2.0, 3.0]]) if number % 20 == 0 else None
+        assert answer is None or answer.status_code == 200
+    async with fleet.load(rate=50) as warm:
+        await asyncio.sleep(4)
+    assert len(warm.sent) >= 190
+    assert not warm.failed, warm.failed[:3]
+
+    fleet.cli("scale", "3")
+    assert fleet.pool()["ready"] == 3
+
+    victim = next(h for h in hosts if h.name == "h2")
+    async with fleet.load(rate=50) as load:
+        await asyncio.sleep(8)
+        killed_at = time.monotonic()
+        os.kill(agent_pid(victim), signal.SIGKILL)
+        await asyncio.sleep(12)
+    assert len(load.sent) >= 900
+    in_flight = [s for s in load.sent if s.start <= killed_at <= s.end]
+    assert all(s in in_flight for s in load.failed), load.failed
+    assert len(load.failed) <= len(in_flight)
+    assert all(s.status == 502 for s in load.failed), load.failed
+
+    await asyncio.to_thread(wait_ready, fleet, 3)
+    story = [(e["kind"], e["host"]) for e in fleet.events() if e["host"] == "h2"]
+    assert story.index(("failed", "h2")) < len(story) - 1 - story[::-1].index(("ready", "h2"))
+
+    async with fleet.load(rate=50) as load:
+        await asyncio.sleep(2)
+        await asyncio.to_thread(fleet.cli, "scale", "1")
+        await asyncio.sleep(1)
+    assert not load.failed, load.failed[:3]
+    assert fleet.pool()["ready"] == 1
+
+    fleet.cli("down", "--yes")
+    for host in hosts:
+        assert host.left() == [], f"{host.name} still runs {host.left()}"
+    assert set(fleet.in_state("off")) == {"h1", "h2", "h3"}
+    assert not fleet.status()["controller"]["running"]
+
+
+def wait_ready(fleet: Any, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while fleet.pool()["ready"] < count:
+        assert time.monotonic() < deadline, f"{fleet.status()}\n{fleet.log()}"
+        time.sleep(0.2)
