@@ -213,18 +213,17 @@ def http() -> type[HttpClient]:
     return HttpClient
 
 
-@pytest.fixture
-def origin(tmp_path: Path) -> Iterator[Callable[..., OriginProcess]]:
-    """Starts origin processes: origin("a", status=..., ready=503, port=...)."""
+@contextlib.contextmanager
+def origins(folder: Path) -> Iterator[Callable[..., OriginProcess]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, status: object = None, ready: int = 200, port: int = 0) -> OriginProcess:
-        log = tmp_path / f"{name}.log"
+        log = folder / f"{name}.log"
         log.touch()
         command = [sys.executable, str(Path(__file__).parent / "origin_process.py"), "--name", name]
         command += ["--log", str(log), "--ready", str(ready), "--port", str(port)]
         if status is not None:
-            file = tmp_path / f"{name}.json"
+            file = folder / f"{name}.json"
             file.write_text(json.dumps(status), encoding="utf-8")
             command += ["--status", str(file)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -240,17 +239,16 @@ def origin(tmp_path: Path) -> Iterator[Callable[..., OriginProcess]]:
             process.stdout.close()
 
 
-@pytest.fixture
-def balancer(tmp_path: Path) -> Iterator[Callable[..., BalancerProcess]]:
-    """Starts balancer processes: balancer("--backends", ..., token="secret")."""
+@contextlib.contextmanager
+def balancers(folder: Path) -> Iterator[Callable[..., BalancerProcess]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, token: str | None = None) -> BalancerProcess:
-        ready = tmp_path / f"ready-{len(started)}.json"
+        ready = folder / f"ready-{len(started)}.json"
         command = [sys.executable, "-m", "fleet_balancer", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         command += ["--ready-file", str(ready), *arguments]
         if token is not None:
-            file = tmp_path / "token"
+            file = folder / "token"
             file.write_text(token, encoding="utf-8")
             command += ["--token-file", str(file)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -265,3 +263,28 @@ def balancer(tmp_path: Path) -> Iterator[Callable[..., BalancerProcess]]:
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[Callable[..., OriginProcess]]:
+    """Starts origin processes: origin("a", status=..., ready=503, port=...)."""
+    with origins(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def balancer(tmp_path: Path) -> Iterator[Callable[..., BalancerProcess]]:
+    """Starts balancer processes: balancer("--backends", ..., token="secret")."""
+    with balancers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OriginProcess, BalancerProcess]]:
+    """One origin behind one balancer, for tests that change neither."""
+    folder = tmp_path_factory.mktemp("shared")
+    with origins(folder) as origin, balancers(folder) as balancer:
+        host = origin("a")
+        front = balancer("--backends", host.address)
+        eventually(lambda: front.backend(host.address)["healthy"])
+        yield host, front

@@ -19,8 +19,8 @@ def one(origin: Any, balancer: Any, wait_until: Any) -> tuple[Any, Any]:
     return host, front
 
 
-async def test_many_requests_on_one_connection(one: Any, http: Any) -> None:
-    _, front = one
+async def test_many_requests_on_one_connection(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     for i in range(20):
         reply = await client.ask("POST", "/sink", b"b" * (i * 1000 + 1))
@@ -30,8 +30,8 @@ async def test_many_requests_on_one_connection(one: Any, http: Any) -> None:
     await client.close()
 
 
-async def test_pipelined_requests_are_answered_in_order(one: Any, http: Any) -> None:
-    _, front = one
+async def test_pipelined_requests_are_answered_in_order(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     delays = [40, 1, 20, 1, 1]
     for i, delay in enumerate(delays):
@@ -54,8 +54,8 @@ async def test_hundreds_of_refusals_in_one_segment_are_all_answered(one: Any, ht
     await client.close()
 
 
-async def test_a_request_id_is_made_passed_on_and_echoed(one: Any, http: Any) -> None:
-    _, front = one
+async def test_a_request_id_is_made_passed_on_and_echoed(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     made = await client.ask("GET", "/seen")
     assert f"x-request-id: {made.headers['x-request-id']}\r\n" in made.body.decode()
@@ -65,8 +65,8 @@ async def test_a_request_id_is_made_passed_on_and_echoed(one: Any, http: Any) ->
     await client.close()
 
 
-async def test_forwarding_headers_are_ours_and_spoofed_ones_are_gone(one: Any, http: Any) -> None:
-    _, front = one
+async def test_forwarding_headers_are_ours_and_spoofed_ones_are_gone(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     spoofed = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "Forwarded": "for=6.6.6.6", "X-Real-IP": "6"}
     seen = (await client.ask("GET", "/seen", **spoofed, x_fleet_host="gpu-1", x_custom="stays")).body.decode().lower()
@@ -90,8 +90,8 @@ async def test_a_hosts_token_replaces_the_clients_authorization(one: Any, http: 
     await client.close()
 
 
-async def test_head_has_a_length_and_no_body(one: Any, http: Any) -> None:
-    _, front = one
+async def test_head_has_a_length_and_no_body(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     reply = await client.ask("HEAD", "/x")
     assert reply.headers["content-length"] == "17"
@@ -99,16 +99,16 @@ async def test_head_has_a_length_and_no_body(one: Any, http: Any) -> None:
     await client.close()
 
 
-async def test_trailers_pass(one: Any, http: Any) -> None:
-    _, front = one
+async def test_trailers_pass(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     reply = await client.ask("GET", "/trailers")
     assert (reply.body, reply.headers["x-sum"]) == (b"hello", "7")
     await client.close()
 
 
-async def test_a_body_that_ends_with_the_connection_becomes_chunked(one: Any, http: Any) -> None:
-    _, front = one
+async def test_a_body_that_ends_with_the_connection_becomes_chunked(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     reply = await client.ask("GET", "/close")
     assert (reply.headers["transfer-encoding"], reply.body) == ("chunked", b"until the end")
@@ -116,8 +116,8 @@ async def test_a_body_that_ends_with_the_connection_becomes_chunked(one: Any, ht
     await client.close()
 
 
-async def test_an_old_client_gets_its_body_without_chunks(one: Any) -> None:
-    _, front = one
+async def test_an_old_client_gets_its_body_without_chunks(shared: Any) -> None:
+    _, front = shared
     reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
     writer.write(b"GET /trailers HTTP/1.0\r\n\r\n")
     data = await reader.read()
@@ -127,8 +127,8 @@ async def test_an_old_client_gets_its_body_without_chunks(one: Any) -> None:
     await writer.wait_closed()
 
 
-async def test_expect_continue_is_answered_before_the_body_comes(one: Any, http: Any) -> None:
-    _, front = one
+async def test_expect_continue_is_answered_before_the_body_comes(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     client.writer.write(b"POST /sink HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
     assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -137,8 +137,8 @@ async def test_expect_continue_is_answered_before_the_body_comes(one: Any, http:
     await client.close()
 
 
-async def test_events_come_through_one_by_one(one: Any, http: Any) -> None:
-    _, front = one
+async def test_events_come_through_one_by_one(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     client.send("GET", "/events/5")
     await client.reader.readuntil(b"\r\n\r\n")
@@ -150,8 +150,8 @@ async def test_events_come_through_one_by_one(one: Any, http: Any) -> None:
     await client.close()
 
 
-async def test_a_large_body_passes_both_ways_in_flat_memory(one: Any, http: Any) -> None:
-    _, front = one
+async def test_a_large_body_passes_both_ways_in_flat_memory(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     await client.ask("POST", "/sink", b"x" * 1_000_000)
     before = front.rss_bytes()
@@ -183,8 +183,8 @@ async def test_a_large_body_passes_both_ways_in_flat_memory(one: Any, http: Any)
     await client.close()
 
 
-async def test_a_client_that_does_not_read_stops_the_host_not_the_memory(one: Any, http: Any) -> None:
-    _, front = one
+async def test_a_client_that_does_not_read_stops_the_host_not_the_memory(shared: Any, http: Any) -> None:
+    _, front = shared
     before = front.rss_bytes()
     client = await http.open(front.port)
     client.send("GET", "/bytes/300000000")
@@ -193,8 +193,8 @@ async def test_a_client_that_does_not_read_stops_the_host_not_the_memory(one: An
     client.writer.transport.abort()
 
 
-async def test_a_deadline_passes_while_the_host_computes(one: Any, http: Any, wait_until: Any) -> None:
-    host, front = one
+async def test_a_deadline_passes_while_the_host_computes(shared: Any, http: Any, wait_until: Any) -> None:
+    host, front = shared
     client = await http.open(front.port)
     start = time.monotonic()
     reply = await client.ask("POST", "/slow/5000", b"x", x_request_timeout_ms="200")
@@ -221,8 +221,8 @@ async def test_a_client_that_leaves_ends_its_request_at_the_host(one: Any, http:
     assert not host.lines("done")
 
 
-async def test_a_half_closed_client_still_gets_a_quick_answer(one: Any, http: Any) -> None:
-    _, front = one
+async def test_a_half_closed_client_still_gets_a_quick_answer(shared: Any, http: Any) -> None:
+    _, front = shared
     client = await http.open(front.port)
     client.send("GET", "/slow/5")
     client.writer.write_eof()
