@@ -26,7 +26,6 @@ UTILIZATION_S = 30.0
 SETTLE_S = (
     10.0  # after a server joined, its predecessors' latencies are history; this long for new ones to come in
 )
-SETTLE_COUNT = 20
 ABSURD = 1e12
 OLD_S = 1e9  # the age of a signal whose age is not a number
 CAPACITY_MIN_UTILIZATION = 0.3
@@ -329,17 +328,14 @@ class Window:
     def _settled_latency(self, now: float, slices: list[_PoolSlice]) -> LatencyHistogram:
         """Latencies that the servers of now are to answer for.
 
-        While a server has just joined, the window is full of what the smaller pool did; raising on that
-        would add servers for a queue that is already gone. So: only what completed since, nothing at all
-        for the first seconds, and the whole window again once it holds nothing older.
+        While a server has just joined, the window is full of what the smaller pool did, and the next answers are
+        to requests that waited for it; raising on those would add servers for a queue that is already gone. So:
+        only what completed from a few seconds after it joined, until the window holds nothing older.
         """
-        joined = self._joined_at
-        if joined is None or now - joined > self.seconds:
+        if self._joined_at is None or now - self._joined_at > self.seconds + SETTLE_S:
             return merged(s.latency for s in slices)
-        latency = merged(s.latency for s in slices if (s.start + s.end) / 2 >= joined)
-        if latency.count < SETTLE_COUNT and now - joined < SETTLE_S:
-            return LatencyHistogram()
-        return latency
+        settled = self._joined_at + min(SETTLE_S, self.seconds / 2)
+        return merged(s.latency for s in slices if (s.start + s.end) / 2 >= settled)
 
     def _utilization(self, now: float, ready: int) -> float | None:
         """Mean over the ready hosts. A host that did not report counts as on target while the others are

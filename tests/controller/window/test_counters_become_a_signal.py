@@ -226,10 +226,18 @@ def test_after_a_server_joined_only_new_latencies_count() -> None:
         window.feed(now, traffic.on(5, 20, 900.0))
         assert window.signal(now, ready=1, starting=1).p95_ms == pytest.approx(900, rel=0.02)
     assert window.signal(now, ready=2, starting=0).p95_ms is None
+    for _ in range(2):  # what waited for it
+        now += 5
+        window.feed(now, traffic.on(5, 20, 700.0))
+        assert window.signal(now, ready=2, starting=0).p95_ms is None
     now += 5
     window.feed(now, traffic.on(5, 20, 40.0))
     assert window.signal(now, ready=2, starting=0).p95_ms == pytest.approx(40, rel=0.02)
     assert window.latency_ms(now)["p95"] == pytest.approx(900, rel=0.02)
+    for _ in range(12):
+        now += 5
+        window.feed(now, traffic.on(5, 20, 40.0))
+        assert window.signal(now, ready=2, starting=0).p95_ms == pytest.approx(40, rel=0.02)
 
 
 def test_queued_counts_the_balancer_and_the_hosts() -> None:

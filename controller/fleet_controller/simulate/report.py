@@ -1,0 +1,42 @@
+"""What came of it: the promise kept, and what that cost."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Turn(BaseModel):
+    """A decision that changed the number wanted. `at` is seconds from the start of the trace."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: float
+    servers: int
+    reason: str
+
+
+class Report(BaseModel):
+    """One simulated run. Latencies in milliseconds, from arrival to answer; percentiles within 1 %.
+
+    `within_target` is the share of all requests answered within the target, those never answered included
+    as late; None without a target. `server_hours` counts each host from its start (also while it is
+    starting) to its end, `static_server_hours` what the largest number wanted at any time would have cost
+    throughout. `direction_changes` counts ups after downs and downs after ups.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float
+    requests: int
+    completed: int
+    mean_wait_ms: float | None
+    latency_ms: dict[str, float | None]
+    target_ms: float | None
+    within_target: float | None
+    server_hours: float
+    static_server_hours: float
+    peak_servers: int
+    scale_ups: int
+    scale_downs: int
+    direction_changes: int
+    turns: tuple[Turn, ...]
