@@ -28,7 +28,7 @@ def document(value: Mapping[str, Any], form: Form) -> str:
 
     yaml = YAML(typ="safe", pure=True)  # writes null as null, not as nothing
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types it as None
     yaml.allow_unicode = False
     yaml.explicit_start = True
     yaml.width = 1000
