@@ -250,7 +250,7 @@ def test_queued_counts_the_balancer_and_the_hosts() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300])
 def test_what_cannot_be_true_is_not_known(value: float) -> None:
-    signal = Signal(ready=1, p95_ms=value, utilization=value, rps=value, completed=value, age_s=value)  # type: ignore[arg-type]
+    signal = Signal(ready=1, p95_ms=value, utilization=value, rps=value, completed=value, age_s=value)
     assert (signal.p95_ms, signal.utilization, signal.rps, signal.completed) == (None, None, None, 0)
     assert Signal.from_json(signal.to_json()) == signal
 
@@ -276,7 +276,7 @@ def test_no_input_makes_a_wrong_number(
         latency = LatencyHistogram()
         latency.record(10.0)
         sample = PoolSample(at, source, arrivals, completed, 0, 0, 0, latency, started)  # type: ignore[arg-type]
-        hosts = [HostSample(at, "h", source, busy, completed, ready=not lost)]
+        hosts = [HostSample(at, "h", source, busy, completed, ready=not lost)]  # type: ignore[arg-type]
         window.feed(now, None if lost else sample, hosts)
         signal = window.signal(now, ready=1, starting=0)
         for name, value in signal.model_dump().items():
