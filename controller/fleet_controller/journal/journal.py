@@ -20,7 +20,7 @@ import alembic.config
 import alembic.util
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
 from fleet_controller.journal import tables
 from fleet_controller.lifecycle import HostState, check_move
@@ -55,11 +55,17 @@ class Journal:
     @classmethod
     def open(cls, url: str) -> Journal:
         """Open (and create or migrate) the store at an SQLAlchemy `url`. Raises JournalError."""
-        parsed = make_url(url)
-        sqlite = parsed.get_backend_name() == "sqlite"
+        try:
+            parsed = make_url(url)
+            sqlite = parsed.get_backend_name() == "sqlite"
+            engine = sa.create_engine(parsed, pool_pre_ping=not sqlite)
+        except (ArgumentError, ImportError) as error:
+            # the URL itself may hold a password
+            raise JournalError(
+                f"this state store can't be used: {error}; give it as sqlite:///PATH"
+            ) from error
         if sqlite:
             _private_file(Path(parsed.database or ""))
-        engine = sa.create_engine(parsed, pool_pre_ping=not sqlite)
         if sqlite:
             _tune_sqlite(engine)
         journal = cls(engine)
@@ -70,8 +76,6 @@ class Journal:
                 f"{url}: the state store was written by a newer fleetctl ({error}); "
                 "upgrade fleetctl on this machine"
             ) from error
-        except DatabaseError as error:
-            raise JournalError(f"{url}: the state store can't be used: {error.orig}") from error
         return journal
 
     def close(self) -> None:
@@ -80,26 +84,33 @@ class Journal:
     def _migrate(self) -> None:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
+    def _transaction(self) -> Iterator[Connection]:
+        """All that is done in here, or nothing. Raises JournalError when the store fails, on a full disk for one."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            where = self._engine.url.render_as_string(hide_password=True)
+            raise JournalError(f"{where}: the state store can't be used: {error.orig}") from error
 
     # hosts
 
     def hosts(self) -> dict[str, HostRecord]:
         """Every host by its name."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             rows = connection.execute(sa.select(tables.hosts).order_by(tables.hosts.c.name)).mappings()
             return {row["name"]: _host(row) for row in rows}
 
     def enlist(self, names: Iterable[str], now: float) -> None:
         """Make sure that each named host has a record; new ones are off."""
-        with self._write() as connection:
+        with self._transaction() as connection:
             known = set(connection.scalars(sa.select(tables.hosts.c.name)))
             new = [
                 {
@@ -119,7 +130,7 @@ class Journal:
 
     def dismiss(self, names: Iterable[str]) -> None:
         """Forget hosts that left fleet.yaml; only those that are off are ever dismissed."""
-        with self._write() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.delete(tables.hosts).where(
                     tables.hosts.c.name.in_(list(names)), tables.hosts.c.state == "off"
@@ -132,7 +143,7 @@ class Journal:
         `changes` sets further fields of the record. Raises IllegalMove where the state can't follow,
         KeyError for an unknown host.
         """
-        with self._write() as connection:
+        with self._transaction() as connection:
             return self._move(connection, name, state, reason, now, **changes)
 
     def _move(
@@ -163,7 +174,7 @@ class Journal:
 
     def amend(self, name: str, **changes: Any) -> None:
         """Set fields of a host's record without a move and without an event."""
-        with self._write() as connection:
+        with self._transaction() as connection:
             connection.execute(sa.update(tables.hosts).where(tables.hosts.c.name == name).values(**changes))
 
     # actions
@@ -180,7 +191,7 @@ class Journal:
         """Record the intent to start or stop a host and its first state, in one transaction. Raises Busy."""
         action = Action(id=uuid.uuid4().hex, host=host, kind=kind, reason=reason, created_at=now)
         try:
-            with self._write() as connection:
+            with self._transaction() as connection:
                 connection.execute(
                     sa.insert(tables.actions).values(
                         id=action.id, host=host, kind=kind, reason=reason, created_at=now
@@ -201,7 +212,7 @@ class Journal:
         **changes: Any,
     ) -> None:
         """Close an action, its effect seen or failed with `error`, and take its host to `state`: one transaction."""
-        with self._write() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.update(tables.actions)
                 .where(tables.actions.c.id == action.id)
@@ -211,7 +222,7 @@ class Journal:
 
     def open_actions(self) -> list[Action]:
         """Actions whose end is not recorded: those of this run, or left by one that was killed."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             query = sa.select(tables.actions).where(tables.actions.c.finished_at.is_(None))
             return [
                 Action(r["id"], r["host"], r["kind"], r["reason"], r["created_at"])
@@ -222,7 +233,7 @@ class Journal:
 
     def pool(self, name: str) -> PoolRecord:
         """A pool's record; a fresh one where it has none."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             row = (
                 connection.execute(sa.select(tables.pools).where(tables.pools.c.name == name))
                 .mappings()
@@ -231,7 +242,7 @@ class Journal:
         return PoolRecord(name) if row is None else PoolRecord(**row)
 
     def save_pool(self, pool: PoolRecord) -> None:
-        with self._write() as connection:
+        with self._transaction() as connection:
             values = {
                 "desired": pool.desired,
                 "why": pool.why,
@@ -255,10 +266,10 @@ class Journal:
         reason: str,
         pool: str | None = None,
         host: str | None = None,
-        **data: Any,
+        data: dict[str, Any] | None = None,
     ) -> None:
-        with self._write() as connection:
-            self._record(connection, now, kind, pool, host, reason, data)
+        with self._transaction() as connection:
+            self._record(connection, now, kind, pool, host, reason, data or {})
 
     def _record(
         self,
@@ -279,7 +290,7 @@ class Journal:
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """The newest `limit` events with an id above `after`, oldest first."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             query = (
                 sa.select(tables.events)
                 .where(tables.events.c.id > after)
@@ -292,7 +303,7 @@ class Journal:
 
     def ask(self, kind: str, **args: Any) -> int:
         """Hand the controller a request; its answer comes under the id returned."""
-        with self._write() as connection:
+        with self._transaction() as connection:
             result = connection.execute(
                 sa.insert(tables.requests).values(at=time.time(), kind=kind, args=args)
             )
@@ -302,7 +313,7 @@ class Journal:
 
     def asked(self) -> list[Request]:
         """Requests that nobody answered yet, oldest first."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             query = sa.select(tables.requests).where(tables.requests.c.answered_at.is_(None))
             return [
                 Request(r["id"], r["kind"], r["args"], r["at"])
@@ -310,7 +321,7 @@ class Journal:
             ]
 
     def reply(self, request: Request, now: float, ok: bool, message: str) -> None:
-        with self._write() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.update(tables.requests)
                 .where(tables.requests.c.id == request.id)
@@ -319,7 +330,7 @@ class Journal:
 
     def withdraw(self, request_id: int) -> None:
         """Take back a request that was not answered, so that a later controller does not act on it."""
-        with self._write() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.update(tables.requests)
                 .where(tables.requests.c.id == request_id, tables.requests.c.answered_at.is_(None))
@@ -328,7 +339,7 @@ class Journal:
 
     def answer(self, request_id: int) -> Answer | None:
         """How a request went; None for an unknown id."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             query = sa.select(tables.requests).where(tables.requests.c.id == request_id)
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
@@ -353,11 +364,11 @@ class Journal:
         self._set_fact("status", status)
 
     def _fact(self, name: str) -> Any:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             return connection.scalar(sa.select(tables.facts.c.value).where(tables.facts.c.name == name))
 
     def _set_fact(self, name: str, value: Any) -> None:
-        with self._write() as connection:
+        with self._transaction() as connection:
             updated = connection.execute(
                 sa.update(tables.facts).where(tables.facts.c.name == name).values(value=value)
             )
