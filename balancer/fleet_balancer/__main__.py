@@ -54,18 +54,28 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, default=1, help="only 1 for now")
     p.add_argument("--token-file", type=Path, help="holds the bearer token that the admin address asks for")
     p.add_argument("--ready-file", type=Path, help="JSON {pid, listen, admin}, written once both listen")
-    p.add_argument("--queue-size", type=int, default=1024, help="for --backends: how many requests may wait")
-    p.add_argument("--queue-timeout", type=float, default=30.0, metavar="S", help="for --backends: how long")
-    p.add_argument("--request-timeout", type=float, default=300.0, metavar="S", help="for --backends")
-    p.add_argument("--header-timeout", type=float, default=5.0, metavar="S", help="for a request's head")
-    p.add_argument("--idle-timeout", type=float, default=60.0, metavar="S", help="between two requests")
-    p.add_argument("--body-timeout", type=float, default=30.0, metavar="S", help="without a byte of a body")
     p.add_argument(
-        "--max-body", type=int, default=Limits().body, metavar="BYTES", help="longest request body"
+        "--queue-size", type=_amount, default=1024, help="for --backends: how many requests may wait"
     )
-    p.add_argument("--probe-interval", type=float, default=1.0, metavar="S", help="between two health checks")
-    p.add_argument("--probe-timeout", type=float, default=1.0, metavar="S", help="for one health check")
-    p.add_argument("--grace", type=float, default=30.0, metavar="S", help="for requests in flight on SIGTERM")
+    p.add_argument(
+        "--queue-timeout", type=_seconds, default=30.0, metavar="S", help="for --backends: how long"
+    )
+    p.add_argument("--request-timeout", type=_seconds, default=300.0, metavar="S", help="for --backends")
+    p.add_argument("--header-timeout", type=_seconds, default=5.0, metavar="S", help="for a request's head")
+    p.add_argument("--idle-timeout", type=_seconds, default=60.0, metavar="S", help="between two requests")
+    p.add_argument(
+        "--body-timeout", type=_seconds, default=30.0, metavar="S", help="without a byte of a body"
+    )
+    p.add_argument(
+        "--max-body", type=_amount, default=Limits().body, metavar="BYTES", help="longest request body"
+    )
+    p.add_argument(
+        "--probe-interval", type=_seconds, default=1.0, metavar="S", help="between two health checks"
+    )
+    p.add_argument("--probe-timeout", type=_seconds, default=1.0, metavar="S", help="for one health check")
+    p.add_argument(
+        "--grace", type=_seconds, default=30.0, metavar="S", help="for requests in flight on SIGTERM"
+    )
     return p
 
 
@@ -83,9 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _run(args: argparse.Namespace) -> int:
     if args.workers != 1:
         raise UsageError(f"--workers {args.workers}: only 1 worker is available so far; leave the option out")
-    for option in ("queue_timeout", "header_timeout", "idle_timeout", "body_timeout", "probe_interval"):
-        if not getattr(args, option) >= 0.001:
-            raise UsageError(f"--{option.replace('_', '-')} must be at least 0.001 seconds")
     listen, admin = _address(args.listen, "--listen"), _address(args.admin, "--admin")
     token = _token(args.token_file)
     if token is None and not is_loopback(admin[0]):
@@ -145,6 +152,20 @@ def _static_list(args: argparse.Namespace) -> BackendList:
         request_timeout_s=args.request_timeout,
     )
     return BackendList(pools=[pool], backends=[Backend(name=a, address=a) for a in addresses])
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.001 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 1000000 seconds")
+    return seconds
+
+
+def _amount(text: str) -> int:
+    amount = int(text)
+    if amount < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return amount
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

@@ -55,7 +55,9 @@ class BalancerProcess:
     def port(self) -> int:
         return int(self.listen.rpartition(":")[2])
 
-    def ask(self, method: str, path: str, document: object = None, token: str | None = None) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, document: object = None, token: str | None = None
+    ) -> tuple[int, bytes]:
         """A request to the admin address."""
         data = None if document is None else json.dumps(document).encode()
         request = urllib.request.Request(f"http://{self.admin}{path}", data=data, method=method)
@@ -81,7 +83,9 @@ class BalancerProcess:
     def put(self, *origins: OriginProcess | dict[str, Any], **pool: Any) -> None:
         """PUT /backends with one pool."""
         backends = [o if isinstance(o, dict) else {"name": o.name, "address": o.address} for o in origins]
-        code, body = self.ask("PUT", "/backends", {"pools": [{"name": "default", **pool}], "backends": backends})
+        code, body = self.ask(
+            "PUT", "/backends", {"pools": [{"name": "default", **pool}], "backends": backends}
+        )
         assert code == 200, body
 
     def rss_bytes(self) -> int:
@@ -245,7 +249,15 @@ def balancers(folder: Path) -> Iterator[Callable[..., BalancerProcess]]:
 
     def start(*arguments: str, token: str | None = None) -> BalancerProcess:
         ready = folder / f"ready-{len(started)}.json"
-        command = [sys.executable, "-m", "fleet_balancer", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        command = [
+            sys.executable,
+            "-m",
+            "fleet_balancer",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]
         command += ["--ready-file", str(ready), *arguments]
         if token is not None:
             file = folder / "token"

@@ -111,7 +111,9 @@ async def main() -> None:
                     left -= min(left, 65536)
                     await writer.drain()
             elif kind == "events":
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                )
                 for i in range(int(argument)):
                     event = b"data: %d\n\n" % i
                     writer.write(b"%x\r\n%b\r\n" % (len(event), event))

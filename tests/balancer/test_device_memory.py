@@ -10,7 +10,10 @@ GIB = 1 << 30
 
 
 def report(used: int, total: int, **held: int) -> dict[str, Any]:
-    models = [{"name": name, "device_memory_bytes": size, "version": "1", "ready": True} for name, size in held.items()]
+    models = [
+        {"name": name, "device_memory_bytes": size, "version": "1", "ready": True}
+        for name, size in held.items()
+    ]
     return {"device_memory": {"used_bytes": used * GIB, "total_bytes": total * GIB}, "models": models}
 
 
@@ -22,7 +25,9 @@ async def reported(front: Any, wait_until: Any, *names: str) -> None:
     await asyncio.to_thread(wait_until, known)
 
 
-async def test_only_hosts_with_room_get_the_model(origin: Any, balancer: Any, http: Any, wait_until: Any) -> None:
+async def test_only_hosts_with_room_get_the_model(
+    origin: Any, balancer: Any, http: Any, wait_until: Any
+) -> None:
     full = origin("full", status=report(7, 8))
     roomy = origin("roomy", status=report(1, 8))
     holds = origin("holds", status=report(7, 8, big=4 * GIB))
@@ -32,7 +37,10 @@ async def test_only_hosts_with_room_get_the_model(origin: Any, balancer: Any, ht
     front.put(full, roomy, holds, unknown, models=models)
     await reported(front, wait_until, "full", "roomy", "holds", "unknown")
     client = await http.open(front.port)
-    got = {json.loads((await client.ask("POST", "/v1/models/big:predict", b"{}")).body)["host"] for _ in range(12)}
+    got = {
+        json.loads((await client.ask("POST", "/v1/models/big:predict", b"{}")).body)["host"]
+        for _ in range(12)
+    }
     assert got == {"roomy", "holds", "unknown"}
     # The model may also be named by a header, or in a small JSON body.
     for _ in range(8):
@@ -40,7 +48,10 @@ async def test_only_hosts_with_room_get_the_model(origin: Any, balancer: Any, ht
         assert json.loads(reply.body)["host"] != "full"
         reply = await client.ask("POST", "/v1/embeddings", b'{"model": "big", "input": "x"}')
         assert json.loads(reply.body)["host"] != "full"
-    got = {json.loads((await client.ask("POST", "/v1/models/small:predict", b"{}")).body)["host"] for _ in range(12)}
+    got = {
+        json.loads((await client.ask("POST", "/v1/models/small:predict", b"{}")).body)["host"]
+        for _ in range(12)
+    }
     assert "full" in got
     await client.close()
     memory = front.backend("full")["device_memory"]
@@ -76,7 +87,10 @@ async def test_an_unknown_model_is_refused_with_the_models_that_are_served(
     client = await http.open(front.port)
     reply = await client.ask("POST", "/v1/models/nix:predict", b"{}")
     assert reply.status == 404
-    assert json.loads(reply.body)["error"]["message"] == "no pool serves model 'nix'; models served: minilm, tiny"
+    assert (
+        json.loads(reply.body)["error"]["message"]
+        == "no pool serves model 'nix'; models served: minilm, tiny"
+    )
     await client.close()
 
 

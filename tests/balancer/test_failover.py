@@ -156,7 +156,9 @@ async def test_a_refused_connection_sends_the_request_to_another_host_and_ejects
     assert (pool["arrivals"], pool["completed"], pool["errors"]) == (6, 6, 0)
 
 
-async def test_a_host_that_is_not_ready_gets_nothing(origin: Any, balancer: Any, http: Any, wait_until: Any) -> None:
+async def test_a_host_that_is_not_ready_gets_nothing(
+    origin: Any, balancer: Any, http: Any, wait_until: Any
+) -> None:
     ready, loading = origin("a"), origin("b", ready=503)
     front = balancer()
     front.put(ready, loading)
@@ -180,7 +182,9 @@ async def test_a_foreign_server_without_readyz_serves_when_it_is_listed_on_the_c
     await asyncio.to_thread(wait_until, lambda: strict.backend("a")["error"] == "/readyz answered 404")
 
 
-async def test_sigterm_finishes_what_is_in_flight(origin: Any, balancer: Any, http: Any, wait_until: Any) -> None:
+async def test_sigterm_finishes_what_is_in_flight(
+    origin: Any, balancer: Any, http: Any, wait_until: Any
+) -> None:
     host = origin("a")
     front = balancer("--backends", host.address)
     await settled(front, wait_until, **{host.address: True})

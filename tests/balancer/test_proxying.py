@@ -68,8 +68,17 @@ async def test_a_request_id_is_made_passed_on_and_echoed(shared: Any, http: Any)
 async def test_forwarding_headers_are_ours_and_spoofed_ones_are_gone(shared: Any, http: Any) -> None:
     _, front = shared
     client = await http.open(front.port)
-    spoofed = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "Forwarded": "for=6.6.6.6", "X-Real-IP": "6"}
-    seen = (await client.ask("GET", "/seen", **spoofed, x_fleet_host="gpu-1", x_custom="stays")).body.decode().lower()
+    spoofed = {
+        "X-Forwarded-For": "6.6.6.6",
+        "X-Forwarded-Proto": "https",
+        "Forwarded": "for=6.6.6.6",
+        "X-Real-IP": "6",
+    }
+    seen = (
+        (await client.ask("GET", "/seen", **spoofed, x_fleet_host="gpu-1", x_custom="stays"))
+        .body.decode()
+        .lower()
+    )
     assert "6.6.6.6" not in seen and "https" not in seen and "x-fleet" not in seen and "x-real-ip" not in seen
     assert "x-forwarded-for: 127.0.0.1\r\n" in seen
     assert "x-forwarded-proto: http\r\n" in seen
@@ -130,7 +139,9 @@ async def test_an_old_client_gets_its_body_without_chunks(shared: Any) -> None:
 async def test_expect_continue_is_answered_before_the_body_comes(shared: Any, http: Any) -> None:
     _, front = shared
     client = await http.open(front.port)
-    client.writer.write(b"POST /sink HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+    client.writer.write(
+        b"POST /sink HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+    )
     assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.writer.write(b"body")
     assert json.loads((await client.reply()).body)["bytes"] == 4
@@ -156,7 +167,9 @@ async def test_a_large_body_passes_both_ways_in_flat_memory(shared: Any, http: A
     await client.ask("POST", "/sink", b"x" * 1_000_000)
     before = front.rss_bytes()
     block, blocks = b"0123456789abcdef" * 4096, 2048  # 128 MiB
-    client.writer.write(b"POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n" % (len(block) * blocks))
+    client.writer.write(
+        b"POST /echo HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n" % (len(block) * blocks)
+    )
     digest = hashlib.sha256()
     peak = 0
 
@@ -194,7 +207,7 @@ async def test_a_client_that_does_not_read_stops_the_host_not_the_memory(shared:
 
 
 async def test_a_deadline_passes_while_the_host_computes(shared: Any, http: Any, wait_until: Any) -> None:
-    host, front = shared
+    _, front = shared
     client = await http.open(front.port)
     start = time.monotonic()
     reply = await client.ask("POST", "/slow/5000", b"x", x_request_timeout_ms="200")
@@ -207,7 +220,9 @@ async def test_a_deadline_passes_while_the_host_computes(shared: Any, http: Any,
     await client.close()
 
 
-async def test_a_client_that_leaves_ends_its_request_at_the_host(one: Any, http: Any, wait_until: Any) -> None:
+async def test_a_client_that_leaves_ends_its_request_at_the_host(
+    one: Any, http: Any, wait_until: Any
+) -> None:
     host, front = one
     client = await http.open(front.port)
     client.send("GET", "/events/200")
