@@ -17,6 +17,7 @@ from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Journal, JournalError
 from fleet_controller.loop import Loop
+from fleet_controller.requests import Refused
 from fleet_controller.spec import FleetSpec, SpecError
 from fleet_controller.statefolder import Locked, StateFolder
 
@@ -43,7 +44,7 @@ def main() -> None:
             controller = spec.controller.model_copy(update={"state": options.state})
             spec = spec.model_copy(update={"controller": controller})
         sys.exit(_run(file, spec, options))
-    except SpecError as error:
+    except (SpecError, Refused) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     except (JournalError, HostFailure, Locked, OSError) as error:

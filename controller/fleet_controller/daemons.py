@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -53,16 +54,33 @@ class Daemon:
         try:
             process = Process(**json.loads(self._pid_file.read_text()))
         except (OSError, ValueError, TypeError):
+            return self._unrecorded()
+        return process if process.alive() else self._unrecorded()
+
+    def _unrecorded(self) -> Process | None:
+        """One whose starter was killed before it could write the pid file: it says that our ready file is its own."""
+        pid = self.ready().get("pid")
+        if not isinstance(pid, int):
             return None
-        return process if process.alive() else None
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return None
+        return Process.of(pid) if os.fsencode(self.ready_file) in words else None
 
     def ensure(self, timeout_s: float = 30.0) -> bool:
         """Start it unless it runs; True when it was started. Returns once its ready file is there.
 
-        Raises DaemonError with the end of its log when it dies or is not ready in time.
+        Who comes while another starts it waits for that. Raises DaemonError with the end of its log when it dies or is
+        not ready in time.
         """
         if self.find() is not None:
             return False
+        with self._pid_file.with_suffix(".starting").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, however this process ends
+            return self.find() is None and self._start(timeout_s)
+
+    def _start(self, timeout_s: float) -> bool:
         self.ready_file.unlink(missing_ok=True)
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))

@@ -5,6 +5,7 @@ Each tick looks at what is, so a controller that was killed goes on where the jo
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -18,7 +19,8 @@ from fleet_controller.actuate.hands import Hands
 from fleet_controller.backends import backends
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.frontdoor import FrontDoor, FrontDoorError
-from fleet_controller.journal import HostRecord, Journal
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.journal import HostRecord, Journal, JournalError
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observation, Observer
@@ -32,7 +34,11 @@ from fleet_controller.window import HostSample, Learned, PoolSample, Window
 from fleet_wire.balancer import BackendList
 from fleet_wire.histogram import LatencyHistogram
 
+log = logging.getLogger(__name__)
+
 REQUEST_POLL_S = 0.2
+# How long a balancer that answers nothing may take to end before it is killed.
+HUNG_GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ class Loop:
         self._started: dict[str, float] = {}
         self._sent: tuple[BackendList, float] | None = None
         self._door_seen = True
-        journal.enlist([h.name for h in spec.hosts], time.time())
+        self._door_silent_since: float | None = None
+        requests.take_in(spec, journal, time.time())
 
     @property
     def _spec(self) -> FleetSpec:
@@ -75,20 +82,35 @@ class Loop:
         """Tick until `stop` is set: at each interval, at once when an operator asks, and reconcile on every change."""
         due = time.monotonic()
         while not stop.is_set():
-            asked = self._answer()
-            if asked or time.monotonic() >= due:
+            try:
+                asked = self._answer()
+                if asked or time.monotonic() >= due:
+                    due = time.monotonic() + self._spec.controller.interval
+                    self.tick(time.time())
+                elif self._woken.is_set():
+                    self.reconcile(time.time())
+            except Exception as error:
+                # Nobody would start the controller again: it says what went wrong, a full disk or a bug of ours, and
+                # tries again at the next interval. What it did not come to is found again then.
+                self._complain(error)
                 due = time.monotonic() + self._spec.controller.interval
-                self.tick(time.time())
-            elif self._woken.is_set():
-                self.reconcile(time.time())
+                stop.wait(self._spec.controller.interval)
             self._woken.wait(min(REQUEST_POLL_S, max(0.0, due - time.monotonic())))
+
+    def _complain(self, error: Exception) -> None:
+        if isinstance(error, JournalError):
+            log.error("nothing is done while the state can't be recorded: %s", error)
+        else:
+            log.error("the tick failed", exc_info=error)
 
     def once(self) -> TickReport:
         """One tick, and its actions to their end."""
         self._answer()
         report = self.tick(time.time())
-        while not self._actuator.wait(self._spec.controller.interval):
-            self._publish(time.time())
+        while self._actuator.busy():
+            if self._woken.wait(REQUEST_POLL_S):  # a host moved: a drain waits until the balancer was told
+                self._woken.clear()
+                self._publish(time.time())
         self._publish(time.time())
         return report
 
@@ -133,6 +155,11 @@ class Loop:
         for name, report in observation.hosts.items():
             if report.status is not None:
                 self._latencies.feed(now, name, report.status)
+        if observation.balancer is not None:
+            self._door_silent_since = None
+        elif self._door_silent_since is None:
+            self._door_silent_since = time.monotonic()
+        self._actuator.heard(name for name, report in observation.hosts.items() if report.status is not None)
         return observation
 
     def _welcome_back(self, now: float) -> None:
@@ -272,12 +299,12 @@ class Loop:
         )
         balancer = self._observation.balancer if self._observation else None
         started_at = balancer.started_at if balancer else 0.0
-        if self._sent != (wanted, started_at):
+        if self._sent != (wanted, started_at) and self._door_silent_since is None:
             try:
                 self._door.put(wanted)
                 self._sent = (wanted, started_at)
             except FrontDoorError:
-                self._sent = None  # the next tick tries again; a down balancer is told by _tend_balancer
+                self._sent = None  # the next look tells whether it is well again
         picture = Picture(
             self._spec,
             self._goal(),
@@ -315,7 +342,7 @@ class Loop:
                 self._journal.reply(
                     request, now, True, requests.apply(request, self._spec, self._journal, now)
                 )
-            except (requests.Refused, SpecError) as refusal:
+            except (requests.Refused, SpecError, HostFailure) as refusal:
                 self._journal.reply(request, now, False, str(refusal))
         return bool(asked)
 
@@ -325,29 +352,49 @@ class Loop:
         try:
             self._adopt(self._file.load(), now)
             self._journal.record(now, "config", f"{self._file.path.name} was read again")
-        except (SpecError, requests.Refused) as error:
+        except (SpecError, requests.Refused, HostFailure) as error:
             self._journal.record(now, "config", f"the last good fleet.yaml stays in force: {error}")
 
     def _adopt(self, spec: FleetSpec, now: float) -> None:
-        """Go on with another version of fleet.yaml. Raises Refused when it would abandon a running host."""
-        known = {h.name for h in spec.hosts}
-        gone = {n: r.state for n, r in self._journal.hosts().items() if n not in known}
-        running = [f"{name} ({state})" for name, state in gone.items() if state is not HostState.OFF]
-        if running:
-            raise requests.Refused(
-                f"{spec.source.name} no longer has {', '.join(running)}; put them back, `fleetctl drain` them, "
-                "and remove them once they are off"
+        """Go on with another version of fleet.yaml. Raises Refused where it can't be followed while the fleet runs."""
+        moved = [
+            name
+            for name, before, after in (
+                ("fleet", self._spec.fleet, spec.fleet),
+                ("balancer.listen", self._spec.balancer.listen, spec.balancer.listen),
+                ("balancer.admin", self._spec.balancer.admin, spec.balancer.admin),
             )
-        self._journal.dismiss(gone)
-        self._journal.enlist(known, now)
-        self._site = open_site(spec, self._folder)
+            if before != after
+        ]
+        if moved:
+            raise requests.Refused(
+                f"{' and '.join(moved)} can't change while the fleet runs; change it back, run `fleetctl down`, "
+                "change it again and run `fleetctl up`"
+            )
+        site = open_site(spec, self._folder)
+        requests.take_in(spec, self._journal, now)
+        self._site = site
 
     def _tend_balancer(self, now: float) -> None:
-        """Start the balancer again when it is gone."""
+        """Start the balancer again when it is gone, or answers nothing for `unreachable_after`."""
         if self._goal() == "down":
             return
+        balancer, patience_s = (
+            daemons.balancer(self._spec, self._folder),
+            self._spec.controller.unreachable_after,
+        )
         try:
-            if daemons.balancer(self._spec, self._folder).ensure():
+            if (
+                self._door_silent_since is not None
+                and time.monotonic() - self._door_silent_since > patience_s
+            ):
+                self._door_silent_since = None
+                if balancer.stop(HUNG_GRACE_S):
+                    self._journal.record(
+                        now, "balancer", f"the balancer did not answer for {patience_s:.0f} s and was stopped"
+                    )
+            if balancer.ensure():
+                self._door_silent_since = None
                 self._journal.record(now, "balancer", "the balancer was started")
             self._door_seen = True
         except daemons.DaemonError as error:

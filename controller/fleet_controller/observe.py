@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 
 import urllib3
@@ -15,6 +16,8 @@ from fleet_wire.balancer import BalancerStatus
 
 ANSWER_LIMIT_BYTES = 1024 * 1024
 TIMEOUT = urllib3.Timeout(connect=1.0, read=2.0)
+# TIMEOUT's read is for each piece of an answer; this is for all answers of one look together.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,37 @@ class Observer:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self._late: dict[str, Future[HostReport]] = {}
         self._http = urllib3.PoolManager(num_pools=64, maxsize=4, retries=False)
 
     def look(self, targets: Mapping[str, Target], door: FrontDoor, now: float) -> Observation:
-        """Ask all at once and wait for every answer or its time-out."""
-        asked = {name: self._executor.submit(self.ask, target) for name, target in targets.items()}
+        """Ask all at once and wait for every answer or its time-out, and for none longer than PATIENCE_S.
+
+        Who is still at the answer to an earlier look (an agent that sends a byte now and then) is not asked again.
+        """
+        until = time.monotonic() + PATIENCE_S
+        self._late = {name: answer for name, answer in self._late.items() if not answer.done()}
+        asked = {
+            name: self._executor.submit(self.ask, target)
+            for name, target in targets.items()
+            if name not in self._late
+        }
         balancer, balancer_error = None, None
         try:
             balancer = door.status()
         except FrontDoorError as error:
             balancer_error = str(error)
-        return Observation(
-            now, {name: answer.result() for name, answer in asked.items()}, balancer, balancer_error
-        )
+        wait(asked.values(), timeout=max(0.0, until - time.monotonic()))
+        reports = {}
+        for name, target in targets.items():
+            answer = asked.get(name)
+            if answer is not None and answer.done():
+                reports[name] = answer.result()
+                continue
+            reports[name] = HostReport(None, f"{target.url} did not answer within {PATIENCE_S:.0f} s")
+            if answer is not None and not answer.cancel():
+                self._late[name] = answer
+        return Observation(now, reports, balancer, balancer_error)
 
     def ask(self, target: Target) -> HostReport:
         """One agent's status. Never raises: what went wrong is in the report."""

@@ -24,6 +24,20 @@ def apply(request: Request, spec: FleetSpec, journal: Journal, now: float) -> st
     return handler(request.args, spec, journal, now)
 
 
+def take_in(spec: FleetSpec, journal: Journal, now: float) -> None:
+    """Know the hosts of `spec` and forget those that left it. Raises Refused when that would abandon a running host."""
+    known = {h.name for h in spec.hosts}
+    gone = {name: record.state for name, record in journal.hosts().items() if name not in known}
+    running = [f"{name} ({state})" for name, state in gone.items() if state is not HostState.OFF]
+    if running:
+        raise Refused(
+            f"{spec.source.name} no longer has {', '.join(running)}; put them back, `fleetctl drain` them, "
+            "and remove them once they are off"
+        )
+    journal.dismiss(gone)
+    journal.enlist(known, now)
+
+
 def _up(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
     if journal.goal() != "up":
         journal.set_goal("up")

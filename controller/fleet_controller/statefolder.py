@@ -49,8 +49,8 @@ class StateFolder:
         path = self.path / "tokens" / name
         if not path.exists():
             self.ensure()
-            fresh = path.with_name(f".{name}.{os.getpid()}")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            fresh = path.with_name(f".{name}.{secrets.token_hex(4)}")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))
             try:

@@ -115,7 +115,7 @@ class Picture:
             "in_flight": self.observation.in_flight().get(name, 0) if self.observation else 0,
             "queued": status.queued if status else 0,
             "device_memory": memory,
-            "p95_ms": self.latencies.p95_ms(name),
+            "p95_ms": self.latencies.p95_ms(name) if status else None,
             "error": error,
             "cordoned": record.cordoned,
             "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,

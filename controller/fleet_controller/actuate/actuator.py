@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fleet_controller.actuate.hands import POLL_S, Hands, retry_delay_s, words
 from fleet_controller.actuate.inspection import Inspector
@@ -33,6 +33,10 @@ class Actuator:
         """Hosts that a thread is working on."""
         with self._lock:
             return frozenset(self._running)
+
+    def heard(self, hosts: Iterable[str]) -> None:
+        """Whose agents answered in the last look."""
+        self._inspector.heard(hosts)
 
     def submit(self, step: Step, site: Site) -> bool:
         """Begin a step; False when the host is busy or as many hosts as allowed are worked on."""

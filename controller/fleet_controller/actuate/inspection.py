@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from fleet_controller.actuate.hands import Hands, retry_delay_s, words
+from fleet_controller.actuate.hands import LAST_RETRY_S, Hands, retry_delay_s, words
 from fleet_controller.actuate.site import Site
+from fleet_controller.frontdoor import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord
 from fleet_controller.lifecycle import HostState
@@ -17,6 +19,11 @@ class Inspector:
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
         self._silent_since: dict[str, float] = {}
+
+    def heard(self, hosts: Iterable[str]) -> None:
+        """These answered: when they are silent again, they are silent since then."""
+        for host in hosts:
+            self._silent_since.pop(host, None)
 
     def inspect(self, host: str, site: Site) -> None:
         """Record what the host is found to be. Never raises."""
@@ -51,16 +58,26 @@ class Inspector:
             return
         since = self._silent_since.setdefault(host, time.monotonic())
         says_failed = report.status is not None and report.status.state == "failed"
-        if says_failed or time.monotonic() - since > site.spec.controller.unreachable_after:
+        overdue = time.monotonic() - since > site.spec.controller.unreachable_after
+        if says_failed or (overdue and not self._serves(host)):
             machine.stop(grace_s=0.0)
             why = report.status.error if report.status is not None else report.error
             verdict = "failed" if says_failed else "hangs"
             self._give_up(record, HostState.FAILED, f"{host}: the agent {verdict}: {why}", gone=True)
 
+    def _serves(self, host: str) -> bool:
+        """Whether the balancer finds the host well: then it is our way to the agent that is broken, not the agent."""
+        try:
+            return any(b.name == host and b.healthy for b in self._hands.door.status().backends)
+        except FrontDoorError:
+            return False
+
     def _give_up(self, record: HostRecord, state: HostState, error: str, gone: bool = False) -> None:
         """`gone`: nothing of the agent is left there."""
         self._silent_since.pop(record.name, None)
-        failures = record.failures + (state is HostState.FAILED)
+        calm = record.state is HostState.READY and time.time() - record.since > LAST_RETRY_S
+        # what failed before it served this long is forgiven
+        failures = (0 if calm else record.failures) + (state is HostState.FAILED)
         # a first crash is mended at once; only repeated ones wait
         delay_s = 0.0 if gone and failures == 1 else retry_delay_s(failures)
         changes: dict[str, object] = {"action_id": None, "agent_port": None} if gone else {}
