@@ -1,76 +1,111 @@
-"""power: {driver: command}: machines are switched by commands run over SSH on another host, as a hypervisor's.
+"""power: {driver: command}: machines are switched by commands run over SSH on another host, as on a hypervisor.
 
-`virsh` here is libvirt's own, on its test driver with a state file: real domains' states without a hypervisor.
+The switch is real: a machine that is off has no process at all, its SSH server included.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 
-# What the hypervisor runs. `power NAME on|off|status`: the switch really decides whether the machine's sshd runs.
-POWER = """#!/bin/sh
-echo "$(date +%s.%N) $1 $2" >> {log}
-case $2 in
-  on) touch {switch}/$1.on; rm -f {switch}/$1.off ;;
-  off) touch {switch}/$1.off; rm -f {switch}/$1.on ;;
-  status) [ -e {switch}/$1.on ] && echo "domain is running" || echo "shut off" ;;
+# What the hypervisor offers, like `virsh start NAME`, `virsh destroy NAME`, `virsh domstate NAME`.
+VIRT = """#!/bin/sh
+echo "$1 $2" >> {folder}/asked
+case $1 in
+  start) echo on > {folder}/$2.wanted ;;
+  destroy) echo off > {folder}/$2.wanted ;;
+  domstate) cat {folder}/$2.state ;;
 esac
 """
 
 
-def test_the_controller_switches_a_machine_on_and_off_through_another_host(
-    fleet: Any, ssh_hosts: Any, tmp_path: Any
+class Hypervisor:
+    """Switches lab hosts as its command asks, as long as it lives."""
+
+    def __init__(self, host: Any, guests: list[Any], folder: Path) -> None:
+        self._guests = guests
+        self._folder = folder
+        self._end = threading.Event()
+        self.command = host.home / "virt"
+        self.command.write_text(VIRT.format(folder=folder))
+        self.command.chmod(0o755)
+        for guest in guests:
+            guest.kill()
+            self._say(guest, "shut off")
+        self._thread = threading.Thread(target=self._switch)
+        self._thread.start()
+
+    def _switch(self) -> None:
+        while not self._end.wait(0.05):
+            for guest in self._guests:
+                wanted = self._folder / f"{guest.name}.wanted"
+                if wanted.exists():
+                    on = wanted.read_text().strip() == "on"
+                    wanted.unlink()
+                    if on:
+                        self._say(guest, "running")
+                        self._end.wait(1.0)  # booting: on, but SSH does not answer yet
+                        guest.start()
+                    else:
+                        guest.kill()
+                        self._say(guest, "shut off")
+
+    def _say(self, guest: Any, state: str) -> None:
+        (self._folder / f"{guest.name}.state").write_text(f"{state}\n")
+
+    def asked(self) -> list[str]:
+        return [line for line in (self._folder / "asked").read_text().splitlines() if "domstate" not in line]
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def hypervisor(ssh_hosts: Any, tmp_path: Path) -> Iterator[Any]:
+    """Makes h1 the hypervisor of h2 and h3."""
+    host, *guests = ssh_hosts(3)
+    folder = tmp_path / "virt"
+    folder.mkdir()
+    folder.chmod(0o777)
+    made = Hypervisor(host, guests, folder)
+    yield made
+    made.close()
+
+
+def test_the_controller_switches_machines_on_and_off_through_another_host(
+    hypervisor: Any, fleet: Any, ssh_hosts: Any
 ) -> None:
-    hypervisor, vm = ssh_hosts(2)
-    switch = tmp_path / "switch"
-    switch.mkdir()
-    log = tmp_path / "power.log"
-    command = hypervisor.home / "power"
-    command.write_text(POWER.format(log=log, switch=switch))
-    command.chmod(0o755)
+    host, first, second = ssh_hosts.hosts
+    command = str(hypervisor.command)
     power = {
         "driver": "command",
-        "via": hypervisor.name,
-        "on": [str(command), vm.name, "on"],
-        "off": [str(command), vm.name, "off"],
-        "status": [str(command), vm.name, "status"],
-        "status_on": "running",
+        "via": host.name,
+        "on": [command, "start", "{name}"],
+        "off": [command, "destroy", "{name}"],
+        "status": [command, "domstate", "{name}"],
     }
-    entries = [hypervisor.entry(), vm.entry(power=power)]
-    fleet.write(
-        "hosts: " + json.dumps(entries), {"min_servers": 1, "max_servers": 1}, pools=[pool([vm.name])]
-    )
+    entries = [host.entry(), first.entry(power=power), second.entry(power=power)]
+    scaling = {"min_servers": 1, "max_servers": 2}
+    pool = {"name": "default", "hosts": ["h2", "h3"], "models": ["tiny"], "scaling": scaling}
+    fleet.write("hosts: " + json.dumps(entries), scaling, pools=[pool])
+
     fleet.cli("up")
-    assert (switch / f"{vm.name}.on").exists()
+    assert hypervisor.asked() == ["start h2"]
     assert fleet.predict([[1, 2, 3, 4]]).status_code == 200
+    fleet.cli("scale", "2")
+    assert hypervisor.asked() == ["start h2", "start h3"]
+    fleet.cli("scale", "1")
+    (stopped,) = [line.split()[1] for line in hypervisor.asked() if line.startswith("destroy")]
+    off = first if first.name == stopped else second
+    assert off.processes() == []
     fleet.cli("down", "--yes")
-    assert (switch / f"{vm.name}.off").exists()
-    done = [line.split()[2] for line in log.read_text().splitlines()]
-    assert [verb for verb in done if verb != "status"] == ["on", "off"]
-
-
-def test_virsh_starts_and_stops_a_domain(fleet: Any, ssh_hosts: Any, tmp_path: Any) -> None:
-    if shutil.which("virsh") is None:
-        pytest.fail("virsh is missing: apt-get install -y libvirt-clients")
-    hypervisor, vm = ssh_hosts(2)
-    domain = LIBVIRT_NODE.format(name=vm.name)
-    (hypervisor.home / "node.xml").write_text(domain)
-    assert domain
-
-
-def pool(hosts: list[str]) -> dict[str, Any]:
-    return {
-        "name": "default",
-        "hosts": hosts,
-        "models": ["tiny"],
-        "scaling": {"min_servers": 1, "max_servers": 1},
-    }
-
-
-LIBVIRT_NODE = "<node/>"
+    assert sorted(hypervisor.asked()) == ["destroy h2", "destroy h3", "start h2", "start h3"]
+    assert first.processes() == second.processes() == []

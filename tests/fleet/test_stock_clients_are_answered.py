@@ -26,8 +26,8 @@ async def test_curl_and_tritonclient_get_answers_and_status_tells_the_latency_cl
     endpoint = fleet.endpoint
 
     argv = ["curl", "-sS", f"{endpoint}/v1/models/tiny:predict", "-d", '{"instances": [[1, 2, 3, 4]]}']
-    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    (curled,) = json.loads(said)["predictions"]
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, check=True)
+    (curled,) = json.loads(done.stdout)["predictions"]
     assert len(curled) == 3
 
     with triton.InferenceServerClient(endpoint.removeprefix("http://")) as client:

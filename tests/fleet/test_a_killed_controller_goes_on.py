@@ -1,0 +1,45 @@
+"""kill -9 of the controller in the middle of its work: the next one starts and stops nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+
+
+def test_a_controller_killed_while_it_scales_goes_on_where_it_was(fleet: Any, ssh_hosts: Any) -> None:
+    hosts = ssh_hosts(3)
+    fleet.write(ssh_hosts.yaml(hosts), {"min_servers": 1, "max_servers": 3})
+    fleet.cli("up")
+    for kills in range(3):
+        fleet.cli("scale", "3", "--no-wait")
+        time.sleep(0.3 + 0.7 * kills)  # somewhere in boot, install, start or load
+        os.kill(controller_pid(fleet), signal.SIGKILL)
+        assert not fleet.status()["controller"]["running"]
+        assert fleet.predict([[1, 2, 3, 4]]).status_code == 200  # the front door does not need it
+        fleet.cli("up")
+        deadline = time.monotonic() + 60
+        while fleet.pool()["ready"] != 3:
+            assert time.monotonic() < deadline, f"{fleet.status()}\n{fleet.log()}"
+            time.sleep(0.2)
+        agents = {h.name: fronts(h) for h in hosts}
+        assert all(len(found) == 1 for found in agents.values()), agents
+        fleet.cli("scale", "1")
+    fleet.cli("down", "--yes")
+    for host in hosts:
+        assert host.left() == [], f"{host.name} still runs {host.left()}"
+
+
+def controller_pid(fleet: Any) -> int:
+    return int(json.loads((fleet.folder / ".fleetctl" / "test" / "controller.pid").read_text())["pid"])
+
+
+def fronts(host: Any) -> list[Any]:
+    """Agents on the host, without their workers."""
+    return [p for p in host.left() if "-m fleet_agent --config" in p.command]
