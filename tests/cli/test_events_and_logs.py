@@ -14,7 +14,7 @@ from fleetctl.commands.logs import added
 @pytest.fixture
 def story(journal):
     journal.enlist(["gpu-a"], 0.0)
-    journal.record(1000.0, "scale", "p95 310 ms over 200 ms for 10 s", "default", to=2)
+    journal.record(1000.0, "scale", "p95 310 ms over 200 ms for 10 s", "default", data={"to": 2})
     journal.move("gpu-a", HostState.BOOTING, "desired 2 (latency)", 1001.0, pool="default")
     journal.move("gpu-a", HostState.FAILED, "start failed", 1002.0, error="gpu-a: disk full.")
     return journal

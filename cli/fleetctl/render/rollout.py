@@ -46,7 +46,9 @@ def summary(spec: FleetSpec, status: Mapping[str, Any], stream: TextIO) -> None:
     endpoint = status.get("endpoint") or f"http://{spec.balancer.listen}"
     show(f"endpoint  {endpoint}", stream=stream)
     pools(status.get("pools", []), stream)
-    if any(pool["ready"] for pool in status.get("pools", [])):
+    pictures = status.get("pools", [])
+    # a pool that scaled to zero starts a host when a request comes
+    if any(pool["ready"] for pool in pictures) or not any(pool.get("desired") for pool in pictures):
         show(f"try it    {curl(endpoint, spec.models[0])}", stream=stream)
     else:
         show("see why   fleetctl events; fleetctl hosts", stream=stream)
