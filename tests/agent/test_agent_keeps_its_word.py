@@ -79,12 +79,12 @@ def settled(agent):
 
 def test_expired_work_is_refused_in_time_and_never_computed(agent, record):
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(agent.predict, "recording", [600])
+        first = pool.submit(agent.predict, "recording", [1500])
         running(agent)
         late = agent.predict("recording", ["late"], x_request_timeout_ms="50")
         assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
-        assert late.elapsed.total_seconds() < 0.4
-        assert first.result().json() == {"predictions": [600]}
+        assert late.elapsed.total_seconds() < 1.2
+        assert first.result().json() == {"predictions": [1500]}
     assert agent.predict("recording", ["in time"], x_request_timeout_ms="5000").status_code == 200
     assert "late" not in record.read_text().splitlines()
 
@@ -104,7 +104,7 @@ def test_what_a_client_that_left_had_asked_is_not_computed(agent, record):
         body,
     )
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(agent.predict, "recording", [500])
+        first = pool.submit(agent.predict, "recording", [1500])
         running(agent)
         clients = [socket.create_connection((host, int(port))) for _ in range(5)]
         for client in clients:
@@ -121,7 +121,7 @@ def test_what_a_client_that_left_had_asked_is_not_computed(agent, record):
 
 def test_a_full_queue_refuses_with_the_time_to_wait(agent):
     with ThreadPoolExecutor(10) as pool:
-        first = pool.submit(agent.predict, "recording", [500])
+        first = pool.submit(agent.predict, "recording", [1500])
         running(agent)
         waiting = [pool.submit(agent.predict, "recording", ["w"]) for _ in range(8)]
         queued(agent, 8)
@@ -150,7 +150,7 @@ def test_a_misbehaving_model_is_named_with_what_it_did(agent, instances, status,
 def test_a_bad_request_takes_no_neighbour_with_it(agent):
     """All wait behind a slow request of the other model, so that they share a batch."""
     with ThreadPoolExecutor(20) as pool:
-        slow = pool.submit(agent.predict, "recording", [400])
+        slow = pool.submit(agent.predict, "recording", [1200])
         running(agent)
         asked = ["poison", "unreadable", *(f"good {i}" for i in range(14))]
         replies = [pool.submit(agent.predict, "bad", [text]) for text in asked]
@@ -195,7 +195,7 @@ def test_on_cpu_memory_is_the_configured_bound_and_what_models_declare(agent):
 
 
 def test_several_devices_share_one_queue(start_agent, tiny_model):
-    agent = start_agent(tiny_model(delay_ms=300), device="cpu,cpu").ready()
+    agent = start_agent(tiny_model(delay_ms=1000), device="cpu,cpu").ready()
     assert len(agent.group()) == 3
     barrier = threading.Barrier(2)
 
@@ -204,7 +204,7 @@ def test_several_devices_share_one_queue(start_agent, tiny_model):
         return agent.predict("tiny", [[1, 2, 3, 4]] * 32).elapsed.total_seconds()
 
     with ThreadPoolExecutor(2) as pool:
-        assert max(pool.map(ask, range(2))) < 0.55
+        assert max(pool.map(ask, range(2))) < 1.8
 
 
 LOADS = {
