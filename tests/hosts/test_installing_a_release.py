@@ -245,7 +245,7 @@ def test_an_environment_is_built_once_and_only_when_complete(
         machine.install(wanted, said.append)
         assert said == []
         run = machine.start(wanted, machines._spec.models, "a1", "t")
-        assert str(built / "bin" / "python") in Path(f"/proc/{run.pid}/cmdline").read_text()
+        assert str(built / "bin" / "python") in Path(f"/proc/{host.outer_pid(run.pid)}/cmdline").read_text()
         machine.stop(5)
 
 

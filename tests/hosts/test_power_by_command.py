@@ -171,7 +171,8 @@ def test_libvirts_test_driver_over_ssh(host: Host, fleet_of: FleetOf, state: Pat
     }
     entries = [
         host.entry(),
-        *({"name": n, "address": "192.0.2.9", "power": power} for n in ("test", "nosuch")),
+        {"name": "test", "address": "192.0.2.9", "power": power},
+        {"name": "nosuch", "address": "192.0.2.10", "power": power},
     ]
     with Machines(fleet_of(entries), state) as machines:
         assert machines.machine("test").powered() is True

@@ -6,14 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
-from fleet_lab.host import Host, free_port
+from fleet_lab.host import Host
 from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machines
+from fleet_controller.spec import FleetSpec
 
 MachinesOf = Callable[..., Machines]
 
@@ -38,17 +40,26 @@ def hole() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def entry(host: Host, **ssh: object) -> list[dict[str, object]]:
-    made = host.entry()
-    made["ssh"] = {**made["ssh"], "connect_timeout": "1s", **ssh}  # type: ignore[dict-item]
-    return [made]
+@pytest.fixture
+def knock(host: Host, fleet_of: Callable[..., FleetSpec], state: Path) -> Callable[..., HostFailure]:
+    """`knock(address, port)`: the failure of a host that is said to be there."""
+
+    def at(address: str, port: int) -> HostFailure:
+        made = host.entry(address=address)
+        made["ssh"] = {**made["ssh"], "port": port, "connect_timeout": "1s"}  # type: ignore[dict-item]
+        with Machines(fleet_of([made]), state) as machines:
+            return refusal(machines)
+
+    return at
 
 
-def test_nothing_listens(host: Host, machines_of: MachinesOf) -> None:
-    port = free_port(host.address)
-    failure = refusal(machines_of([host], ssh={"port": port}))
+Knock = Callable[[str, int], HostFailure]
+
+
+def test_nothing_listens(host: Host, knock: Knock) -> None:
+    failure = knock(host.address, 1)
     assert failure.kind == "refused"
-    assert f"port {port}" in failure.cause
+    assert "port 1 " in failure.cause
     assert failure.unreachable
 
 
@@ -65,28 +76,21 @@ def test_nobody_answers(host: Host, machines_of: MachinesOf, hole: int) -> None:
 @pytest.mark.parametrize(
     "greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n"]
 )
-def test_what_listens_is_no_ssh_server_or_says_nothing(
-    greeting: bytes, ssh_hosts: Lab, host: Host, machines_of: MachinesOf
-) -> None:
-    with socket.create_server((host.address if host.port != 22 else "", 0)) as server:
+def test_what_listens_is_no_ssh_server_or_says_nothing(greeting: bytes, knock: Knock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
         held = []
 
         def answer() -> None:
-            try:
+            with suppress(OSError):
                 while True:
                     client = server.accept()[0]
                     client.sendall(greeting)
                     held.append(client)
-            except OSError:
-                pass
 
         thread = threading.Thread(target=answer)
         thread.start()
-        machines = machines_of([host], ssh={"port": server.getsockname()[1], "connect_timeout": "1s"})
-        if host.port == 22:  # the server is on this side of the cable
-            machines._spec.hosts[0].__dict__["address"] = "127.0.0.1"
         began = time.monotonic()
-        failure = refusal(machines)
+        failure = knock("127.0.0.1", server.getsockname()[1])
         assert time.monotonic() - began < 3
         assert failure.kind in ("timeout", "protocol")
         assert "ssh.port" in failure.next_step or "Update" in failure.next_step
@@ -96,12 +100,28 @@ def test_what_listens_is_no_ssh_server_or_says_nothing(
             client.close()
 
 
-def test_a_name_that_does_not_exist(host: Host, fleet_of: Callable[..., object], state: object) -> None:
-    entries = [{**entry(host)[0], "address": "no-such-host.invalid"}]
-    with Machines(fleet_of(entries), state) as machines:  # type: ignore[arg-type]
-        failure = refusal(machines)
+def test_a_name_that_does_not_exist(knock: Knock) -> None:
+    failure = knock("no-such-host.invalid", 22)
     assert failure.kind == "dns"
     assert "no-such-host.invalid" in failure.cause
+
+
+def test_a_cable_that_was_cut(host: Host, machines_of: MachinesOf, pytestconfig: pytest.Config) -> None:
+    if pytestconfig.getoption("--hosts") != "netns":
+        pytest.skip("only network-namespace hosts have a cable: --hosts netns")
+    machines = machines_of([host], ssh={"connect_timeout": "1s", "command_timeout": "2s"})
+    machine = machines.machine("h1")
+    machine.probe()
+    host.cut()
+    assert refusal(machines).unreachable
+    began = time.monotonic()
+    assert refusal(machines).kind in ("timeout", "route")
+    assert time.monotonic() - began < 4
+    host.heal()
+    until = time.monotonic() + 10
+    while not host.greets() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert machine.probe().boot_id
 
 
 def test_a_frozen_host_times_out_and_works_again_once_thawed(host: Host, machines_of: MachinesOf) -> None:

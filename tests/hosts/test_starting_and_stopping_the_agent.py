@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from fleet_lab import processes
-from fleet_lab.host import free_port
+from fleet_lab.host import Host, free_port
 from fleet_lab.lab import Lab
 
 from fleet_controller.hosts import release as releases
@@ -26,6 +26,7 @@ from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import LISTEN_TIMEOUT_S, Machine, Machines
 from fleet_controller.hosts.release import Release
 from fleet_controller.spec import FleetSpec
+from fleet_wire.agent import RunFile
 
 MakeMachine = Callable[..., Machine]
 
@@ -33,13 +34,20 @@ MakeMachine = Callable[..., Machine]
 class Hand:
     """A machine with the stand-in for the agent installed."""
 
-    def __init__(self, machines: Machines, machine: Machine, release: Release, root: Path) -> None:
+    def __init__(
+        self, machines: Machines, machine: Machine, release: Release, root: Path, host: Host | None
+    ) -> None:
         self.machines = machines
         self.machine = machine
         self.release = release
         self.run = root / "run"
+        self.host = host
 
-    def start(self, action: str = "a1", token: str = "token") -> object:
+    def pid(self, run: RunFile) -> int:
+        """The agent as this test's /proc names it."""
+        return run.pid if self.host is None else self.host.outer_pid(run.pid)
+
+    def start(self, action: str = "a1", token: str = "token") -> RunFile:
         return self.machine.start(self.release, self.machines._spec.models, action, token)
 
 
@@ -53,7 +61,7 @@ def hand(
     def make(agent: dict[str, object] | None = None, **options: object) -> Hand:
         if request.param == "local":
             entry: dict[str, object] = {"name": "h1", "address": "local"}
-            root = state / "hosts" / "h1"
+            root, host = state / "hosts" / "h1", None
         else:
             lab: Lab = request.getfixturevalue("ssh_hosts")
             host = lab.hosts[0] if lab.hosts else lab(1)[0]
@@ -61,7 +69,7 @@ def hand(
         if agent:
             entry["agent"] = agent
         machines = Machines(fleet_of([entry], **options), state)
-        one = Hand(machines, machines.machine("h1"), stub_release, root)
+        one = Hand(machines, machines.machine("h1"), stub_release, root, host)
         one.machine.install(stub_release)
         made.append(one)
         return one
@@ -94,6 +102,7 @@ def gone(pid: int) -> bool:
 def test_start_find_again_and_stop(hand: Callable[..., Hand]) -> None:
     one = hand()
     run = one.start(token="a-secret-token")
+    pid = one.pid(run)
     assert one.start() == run, "the same action starts nothing twice"
     assert listens(one.machine.agent_url(run.port))
     config = json.loads((one.run / "config.json").read_text())
@@ -102,11 +111,11 @@ def test_start_find_again_and_stop(hand: Callable[..., Hand]) -> None:
     for name in ("token", "config.json", "agent.log"):
         assert stat.S_IMODE((one.run / name).stat().st_mode) == 0o600
     for name in ("cmdline", "environ"):
-        assert b"a-secret-token" not in Path(f"/proc/{run.pid}/{name}").read_bytes()
-    assert os.getsid(run.pid) == run.pid
-    environ = Path(f"/proc/{run.pid}/environ").read_bytes().split(b"\0")
+        assert b"a-secret-token" not in Path(f"/proc/{pid}/{name}").read_bytes()
+    assert os.getsid(pid) == pid
+    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert b"FLEETCTL_AGENT=test/h1/a1" in environ
-    assert os.readlink(f"/proc/{run.pid}/fd/0") == "/dev/null"
+    assert str(Path(f"/proc/{pid}/fd/0").readlink()) == "/dev/null"
 
     other = hand().machine  # another controller, later
     agent = other.probe().agent
@@ -117,7 +126,7 @@ def test_start_find_again_and_stop(hand: Callable[..., Hand]) -> None:
     stopped = other.stop(5)
     assert stopped.was_running
     assert stopped.killed == ()
-    assert gone(run.pid)
+    assert gone(pid)
     assert not listens(one.machine.agent_url(run.port))
     assert not (one.run / "token").exists()
     assert one.machine.probe().agent is None
@@ -132,7 +141,7 @@ def test_never_two_agents(hand: Callable[..., Hand]) -> None:
     assert caught.value.kind == "conflict"
     assert f"pid {run.pid}" in caught.value.cause
     assert "a1" in caught.value.cause
-    assert alive(run.pid)
+    assert alive(one.pid(run))
 
 
 def test_two_controllers_starting_the_same_action_start_one_agent(hand: Callable[..., Hand]) -> None:
@@ -171,21 +180,23 @@ def test_an_agent_that_never_listens_is_reported_found_and_stopped(hand: Callabl
     with pytest.raises(HostFailure) as caught:
         one.start("a2")
     assert caught.value.kind == "conflict"
+    pid = agent.pid if one.host is None else one.host.outer_pid(agent.pid)
     assert one.machine.stop(2).was_running
-    assert gone(agent.pid)
+    assert gone(pid)
 
 
 def test_an_agent_that_was_killed_is_seen_as_dead_and_started_anew(hand: Callable[..., Hand]) -> None:
     one = hand(double_fork=True)
     run = one.start("a1")
-    os.kill(run.pid, signal.SIGKILL)
-    assert gone(run.pid)
+    pid = one.pid(run)
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
     agent = one.machine.probe().agent
     assert agent is not None
     assert not agent.alive
     assert len(processes.marked("FLEETCTL_AGENT=test/h1/a1")) >= 1, "its child outlives it"
     again = one.start("a2")
-    assert again.pid != run.pid
+    assert one.pid(again) != pid
     assert [
         p for p in processes.marked("FLEETCTL_AGENT=test/h1/a1") if root_of(p.pid) == str(one.run.parent)
     ] == []
@@ -203,8 +214,9 @@ def root_of(pid: int) -> str:
 def test_stop_ends_what_does_not_want_to_end(options: dict[str, bool], hand: Callable[..., Hand]) -> None:
     one = hand(**options)
     run = one.start()
+    pid = one.pid(run)
     members = [p for p in processes.everyone() if root_of(p.pid) == str(one.run.parent)]
-    session = [p for p in processes.everyone() if alive(p.pid) and safe_session(p.pid) == run.pid]
+    session = [p for p in processes.everyone() if alive(p.pid) and safe_session(p.pid) == pid]
     assert len({p.pid for p in members + session}) >= (1 if "ignore_term" in options else 2)
     stopped = one.machine.stop(0.3)
     assert stopped.was_running
@@ -269,7 +281,7 @@ def test_a_port_that_a_stranger_holds_is_named(hand: Callable[..., Hand]) -> Non
 
 def test_a_second_stop_does_not_hurry_the_first(hand: Callable[..., Hand]) -> None:
     one, other = hand(ignore_term=True), hand(ignore_term=True)
-    run = one.start()
+    pid = one.pid(one.start())
     began = time.monotonic()
     stopped: list[object] = []
     threads = [threading.Thread(target=lambda m=m: stopped.append(m.machine.stop(1.5))) for m in (one, other)]
@@ -279,7 +291,7 @@ def test_a_second_stop_does_not_hurry_the_first(hand: Callable[..., Hand]) -> No
         thread.join()
     assert time.monotonic() - began > 1.4
     assert len(stopped) == 2
-    assert gone(run.pid)
+    assert gone(pid)
 
 
 def test_the_log_is_rotated_once_it_is_big(hand: Callable[..., Hand]) -> None:

@@ -177,6 +177,10 @@ class Host:
         own = {process.pid for process in processes.tree(self._sshd.pid)} if self._sshd else set()
         return [process for process in self.processes() if process.pid not in own]
 
+    def outer_pid(self, pid: int) -> int:
+        """What the host calls `pid`, as this test's /proc names it; -1: nothing living."""
+        return pid
+
     def kill(self) -> None:
         """The power goes off: every process of the host dies at once."""
         processes.end(self.processes())

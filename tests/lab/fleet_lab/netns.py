@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from fleet_lab import processes
@@ -157,6 +158,21 @@ class NetnsHost(Host):
     def heal(self) -> None:
         ip("link", "set", self._cable, "up")
 
+    def with_full_disk(self, free_bytes: int) -> None:
+        """A host sees only what was mounted before it booted."""
+        super().with_full_disk(free_bytes)
+        self.restart_sshd()
+
+    def outer_pid(self, pid: int) -> int:
+        for process in self.processes():
+            with suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                if next(line for line in lines if line.startswith("NSpid:")).split()[-1] == str(pid):
+                    return process.pid
+        return -1
+
     def close(self) -> None:
         super().close()
+        # Its own end of the cable goes later than the namespace's name, and would be in the next host's way.
+        ip("link", "del", self._cable)
         ip("netns", "del", self._namespace)
