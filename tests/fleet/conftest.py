@@ -167,7 +167,7 @@ class Fleet:
         return [name for name, host in self.hosts().items() if host["state"] == state]
 
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.cli("events", "-o", "json").splitlines()]
+        return [json.loads(line) for line in self.cli("events", "-n", "1000", "-o", "json").splitlines()]
 
     @property
     def endpoint(self) -> str:

@@ -23,7 +23,7 @@ async def test_load_over_the_latency_target_starts_a_host_and_quiet_stops_one(
             "max_servers": 2,
             "latency": {"percentile": 95, "target_ms": 200, "window": "10s"},
             "cooldown": {"scale_up": "2s", "scale_down": "4s"},
-            "stabilization": {"scale_down": "4s"},
+            "stabilization": {"scale_up": "3s", "scale_down": "4s"},
         },
         model={"options": {"delay_ms": 100}, "batching": {"max_batch_size": 1}},
     )

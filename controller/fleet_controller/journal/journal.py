@@ -36,6 +36,7 @@ from fleet_controller.records import (
 
 BUSY_TIMEOUT_MS = 10_000
 EVENTS_KEPT = 100_000
+READS = "fleet_reads_only"
 
 
 class JournalError(Exception):
@@ -66,7 +67,6 @@ class Journal:
             ) from error
         if sqlite:
             _private_file(Path(parsed.database or ""))
-        if sqlite:
             _tune_sqlite(engine)
         journal = cls(engine)
         try:
@@ -89,10 +89,13 @@ class Journal:
             alembic.command.upgrade(config, "head")
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """All that is done in here, or nothing. Raises JournalError when the store fails, on a full disk for one."""
+    def _transaction(self, reads: bool = False) -> Iterator[Connection]:
+        """All that is done in here, or nothing. Raises JournalError when the store fails, on a full disk for one.
+
+        One that only `reads` waits for no writer and keeps none waiting.
+        """
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(**{READS: reads}) as connection, connection.begin():
                 yield connection
         except IntegrityError:
             raise
@@ -104,7 +107,7 @@ class Journal:
 
     def hosts(self) -> dict[str, HostRecord]:
         """Every host by its name."""
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             rows = connection.execute(sa.select(tables.hosts).order_by(tables.hosts.c.name)).mappings()
             return {row["name"]: _host(row) for row in rows}
 
@@ -222,7 +225,7 @@ class Journal:
 
     def open_actions(self) -> list[Action]:
         """Actions whose end is not recorded: those of this run, or left by one that was killed."""
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             query = sa.select(tables.actions).where(tables.actions.c.finished_at.is_(None))
             return [
                 Action(r["id"], r["host"], r["kind"], r["reason"], r["created_at"])
@@ -233,7 +236,7 @@ class Journal:
 
     def pool(self, name: str) -> PoolRecord:
         """A pool's record; a fresh one where it has none."""
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             row = (
                 connection.execute(sa.select(tables.pools).where(tables.pools.c.name == name))
                 .mappings()
@@ -290,7 +293,7 @@ class Journal:
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """The newest `limit` events with an id above `after`, oldest first."""
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             query = (
                 sa.select(tables.events)
                 .where(tables.events.c.id > after)
@@ -313,7 +316,7 @@ class Journal:
 
     def asked(self) -> list[Request]:
         """Requests that nobody answered yet, oldest first."""
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             query = sa.select(tables.requests).where(tables.requests.c.answered_at.is_(None))
             return [
                 Request(r["id"], r["kind"], r["args"], r["at"])
@@ -339,7 +342,7 @@ class Journal:
 
     def answer(self, request_id: int) -> Answer | None:
         """How a request went; None for an unknown id."""
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             query = sa.select(tables.requests).where(tables.requests.c.id == request_id)
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
@@ -364,7 +367,7 @@ class Journal:
         self._set_fact("status", status)
 
     def _fact(self, name: str) -> Any:
-        with self._transaction() as connection:
+        with self._transaction(reads=True) as connection:
             return connection.scalar(sa.select(tables.facts.c.value).where(tables.facts.c.name == name))
 
     def _set_fact(self, name: str, value: Any) -> None:
@@ -406,4 +409,5 @@ def _tune_sqlite(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # IMMEDIATE: a transaction that reads and then writes can't be refused half-way
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
