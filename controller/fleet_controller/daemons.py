@@ -55,7 +55,10 @@ class Daemon:
             process = Process(**json.loads(self._pid_file.read_text()))
         except (OSError, ValueError, TypeError):
             return self._unrecorded()
-        return process if process.alive() else self._unrecorded()
+        if process.alive():
+            return process
+        _reap(process.pid)
+        return self._unrecorded()
 
     def _unrecorded(self) -> Process | None:
         """One whose starter was killed before it could write the pid file: it says that our ready file is its own."""
@@ -108,6 +111,9 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise DaemonError(f"the {self.name} was not ready in {timeout_s:.0f} s: {self.last_words()}")
             time.sleep(0.02)
+        child.returncode = (
+            0  # it lives on without this object, which would warn of that; find and stop collect it
+        )
         return True
 
     def ready(self) -> dict[str, object]:

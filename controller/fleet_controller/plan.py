@@ -72,7 +72,9 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
     """The steps for one pool; `goal` is "up" or "down"."""
     if goal == "down":
         return _with_inspections(view, _shutdown(view, now), now)
-    serving = view.idle(HostState.READY)
+    serving = [
+        h for h in view.hosts if view.record(h).state is HostState.READY
+    ]  # one that is inspected still counts
     leaving = [h for h in serving if view.record(h).cordoned]
     current = [h for h in serving if h not in leaving and view.record(h).release == view.release]
     fresh = [h for h in current if h.name not in view.roomless]
@@ -92,7 +94,8 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
         # no other host can take over: replace in place, one at a time; a failure halts it, for the new release may be
         # what is bad, and then each host that still serves is needed
         stops.append(Step("stop", outdated[0].name, view.name, "its release is outdated and no host is free"))
-    return _with_inspections(view, [*starts, *_bounded(view, stops)], now)
+    free = [step for step in stops if step.host not in view.busy]
+    return _with_inspections(view, [*starts, *_bounded(view, free)], now)
 
 
 def mass_loss(view: PoolView) -> bool:

@@ -76,7 +76,7 @@ def _scale(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) 
             f"pool {pool} runs {bounds.min_servers} to {bounds.max_servers} servers, not {servers}; "
             "change min_servers or max_servers in fleet.yaml"
         )
-    if journal.goal() != "up":
+    if journal.goal() == "down":
         raise Refused(f"{spec.fleet} is down; start it first: fleetctl up")
     record = journal.pool(pool)
     state = PolicyState.model_validate(record.policy_state)

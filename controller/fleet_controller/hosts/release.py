@@ -108,8 +108,10 @@ def build(spec: FleetSpec, models: Sequence[ModelSpec]) -> Release:
     files += [_in_memory(f"lib/{name}", data) for name, data in sorted(packed.files.items())]
     requirements = list(packed.requirements)
     requirement_files = []
+    settings = []  # an agent reads them at its start only: other options or batching are another release
     for model in sorted(models, key=lambda one: one.name):
         requirements += model.requirements
+        settings.append(model.model_dump_json(exclude={"source", "requirements"}))
         for file in _folder_files(model):
             files.append(file)
             if file.path == f"models/{model.name}/requirements.txt":
@@ -118,7 +120,7 @@ def build(spec: FleetSpec, models: Sequence[ModelSpec]) -> Release:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.path}\0{file.size}\0{file.sha256}\0{file.executable}\n".encode())
-    for text in requirements:
+    for text in (*requirements, "--", *settings):
         digest.update(text.encode() + b"\0")
     return Release(digest.hexdigest()[:20], tuple(files), tuple(requirements), tuple(requirement_files))
 

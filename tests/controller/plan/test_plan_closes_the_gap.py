@@ -180,6 +180,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         {"desired": 1, "silent": {"a": "refused"}, "in_flight": {"b": 2}},
         ["stop a"],
     ),
+    (
+        "nor while it is looked at",
+        {"a": "ready", "b": "off"},
+        {"desired": 1, "silent": {"a": "refused"}, "busy": frozenset({"a"})},
+        [],
+    ),
     # busy ones
     (
         "busy hosts are left alone",

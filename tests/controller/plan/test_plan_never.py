@@ -71,8 +71,9 @@ def test_starts_fill_the_gap_and_no_more(view: PoolView) -> None:
     starting = [s.host for s in steps(view, "up", NOW) if s.kind == "start"]
     serving = [
         h
-        for h in view.idle(HostState.READY)
-        if not view.record(h).cordoned
+        for h in view.hosts
+        if view.record(h).state is HostState.READY
+        and not view.record(h).cordoned
         and view.record(h).release == view.release
         and h.name not in view.roomless
     ]
@@ -97,8 +98,10 @@ def test_stops_leave_what_is_wanted_and_never_go_fast(view: PoolView) -> None:
     if chosen:
         fresh = {
             h.name
-            for h in view.idle(HostState.READY)
-            if not view.record(h).cordoned and view.record(h).release == view.release
+            for h in view.hosts
+            if view.record(h).state is HostState.READY
+            and not view.record(h).cordoned
+            and view.record(h).release == view.release
         } - view.roomless
         assert len(fresh - {s.host for s in stops}) >= view.desired
     for step in stops:
