@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ LISTEN_TIMEOUT_S = 120.0
 ENVIRONMENT_TIMEOUT_S = 3600.0
 # Slower than this a transfer is given up: 1 MB/s and a minute.
 _SLOWEST_BYTES_PER_S = 1e6
+_KEEP_ARCHIVE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,8 @@ class Archives:
                 # What an earlier run of this program packed is not taken on trust.
                 packed = self._packed[release.key] = release.archive(folder)
                 for old in folder.glob("*.tar"):
-                    if old != packed[0]:
+                    # Another fleetctl may be about to send one that it has just packed.
+                    if old != packed[0] and time.time() - old.stat().st_mtime > _KEEP_ARCHIVE_S:
                         old.unlink(missing_ok=True)
             return packed
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import paramiko
@@ -371,7 +371,7 @@ class SshConnection:
         if self._refusal is not None:
             failure, until, files = self._refusal
             if time.monotonic() < until and files == self._key_files():
-                raise failure
+                raise replace(failure)
             self._refusal = None
 
     def _key_files(self) -> object:
