@@ -53,20 +53,22 @@ class Client(asyncio.Protocol):
     """A client's connection. `body_left`: bytes of the request's body still to come, CHUNKED, or 0."""
 
     __slots__ = (
+        "_address",
         "_advancing",
         "_arrived",
         "_buffer",
         "_claim",
         "_decoder",
         "_forwarded",
+        "_forwarded_host",
         "_head",
+        "_id_line",
         "_keep",
         "_model",
         "_pool",
         "_proxy",
         "_read_paused",
         "_replying",
-        "_request_id",
         "_resent",
         "_ticket",
         "_timer",
@@ -99,7 +101,7 @@ class Client(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._decoder: ChunkedDecoder | None = None
         self._tried: set[Member] | None = None
-        self._request_id = b""
+        self._id_line = b""
         self._arrived = 0.0
         self._keep = True
         self._replying = False
@@ -108,14 +110,16 @@ class Client(asyncio.Protocol):
         self.write_paused = False
         self._advancing = False
         self._forwarded = b""
+        self._forwarded_host: bytes | None = None
+        self._address = b"unknown"
 
     # What the event loop tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        address = peer[0] if peer else "unknown"
-        self._forwarded = f"x-forwarded-for: {address}\r\nx-forwarded-proto: http\r\n".encode()
+        if peer:
+            self._address = str(peer[0]).encode()
         self.deadline = time.monotonic() + self._proxy.settings.header_timeout_s
         self._proxy.clients.add(self)
 
@@ -184,7 +188,7 @@ class Client(asyncio.Protocol):
         except Refusal as refusal:
             self._buffer = b""
             self.body_left = 0
-            self._request_id = self._proxy.next_id()
+            self._id_line = b"x-request-id: %b\r\n" % self._proxy.next_id()
             self._refuse(refusal, close=True)
             return True
         if head is None:
@@ -196,7 +200,7 @@ class Client(asyncio.Protocol):
         self._buffer = data[head.size :] if len(data) > head.size else b""
         self._keep = head.keep_alive
         self.body_left = head.length
-        self._request_id = head.request_id or self._proxy.next_id()
+        self._id_line = b"x-request-id: %b\r\n" % (head.request_id or self._proxy.next_id())
         if head.length == CHUNKED:
             self._decoder = ChunkedDecoder()
         try:
@@ -324,18 +328,12 @@ class Client(asyncio.Protocol):
         upstream.serve(self, head.method)
         if self.write_paused:
             upstream.pause_reading()
+        if head.host != self._forwarded_host:
+            self._forward_host(head.host, upstream.member)
         authorization = upstream.member.authorization
-        out = [
-            head.kept,
-            head.authorization if authorization is None else authorization,
-            self._forwarded,
-        ]
-        if head.host:
-            out.append(b"x-forwarded-host: %b\r\n" % head.host)
-        else:
-            out.append(b"host: %b\r\n" % upstream.member.address.encode())
+        out = [head.kept, head.authorization if authorization is None else authorization, self._forwarded]
         if head.request_id is None:
-            out.append(b"x-request-id: %b\r\n" % self._request_id)
+            out.append(self._id_line)
         if head.timeout_ms is not None:
             left_ms = max(1, round((self.deadline - time.monotonic()) * 1000.0))
             out.append(b"x-request-timeout-ms: %d\r\n" % left_ms)
@@ -368,6 +366,15 @@ class Client(asyncio.Protocol):
         elif head.expects:
             self.send(CONTINUE)
         self.release()
+
+    def _forward_host(self, host: bytes, member: Member) -> None:
+        """The lines that say who asked for which host; one client's requests mostly have them in common."""
+        self._forwarded_host = host or None
+        self._forwarded = b"x-forwarded-for: %b\r\nx-forwarded-proto: http\r\n" % self._address
+        if host:
+            self._forwarded += b"x-forwarded-host: %b\r\n" % host
+        else:
+            self._forwarded += b"host: %b\r\n" % member.address.encode()
 
     def _pump(self) -> None:
         """Pass on what is here of the body."""
@@ -420,8 +427,10 @@ class Client(asyncio.Protocol):
     def reply_head(self, head: ResponseHead) -> bytes:
         """The head of the reply as the client gets it."""
         self._replying = True
-        out = b"%bx-request-id: %b\r\n" % (head.kept, self._request_id)
+        out = head.kept + self._id_line
         minor = self._head.minor
+        if self._keep and minor and head.length >= 0 and not self.body_left and not self._proxy.stopping:
+            return out + b"\r\n"  # the usual reply
         if head.length < 0:
             self.chunks_reply = minor == 1
             if minor:
@@ -525,7 +534,7 @@ class Client(asyncio.Protocol):
             left = self.body_left = 0
         keep = self._keep and not close and not left and not self._proxy.stopping
         bodiless = head is not None and head.method == b"HEAD" and not close
-        self.send(refusal_bytes(refusal, self._request_id, close=not keep, bodiless=bodiless))
+        self.send(refusal_bytes(refusal, self._id_line, close=not keep, bodiless=bodiless))
         if keep:
             now = time.monotonic()
             self.phase = _HEAD

@@ -77,14 +77,14 @@ class AdminServer:
         self._prober.watch(swap.added, lenient=lenient)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request_id: bytes | None = None
+        id_line = b""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 try:
                     head, body = await _read_request(reader, writer)
                     if head is None:
                         return
-                    request_id = head.request_id
+                    id_line = b"x-request-id: %b\r\n" % head.request_id if head.request_id else b""
                     content_type, reply = self._answer(head, body)
                     writer.write(
                         b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
@@ -92,7 +92,7 @@ class AdminServer:
                         + (b"" if head.method == b"HEAD" else reply)
                     )
                 except Refusal as refusal:
-                    writer.write(refusal_bytes(refusal, request_id, close=True))
+                    writer.write(refusal_bytes(refusal, id_line, close=True))
                 await writer.drain()
                 writer.write_eof()
                 # What a refused client still sends is read away: closing on unread input would reset the connection.

@@ -81,25 +81,34 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     head.size = end + 4
     if len(head.target) > limits.target:
         raise Refusal("uri_too_long", f"the request target is longer than {limits.target} bytes")
-    if data.count(b"\r\n", 0, end) > limits.fields:
+    # A line has 4 bytes at least: most heads are too short to have too many.
+    if end > 4 * limits.fields and data.count(b"\r\n", 0, end) > limits.fields:
         raise Refusal("headers_too_large", f"more than {limits.fields} header lines")
     low = data[: end + 2].lower()
     host: bytes | None = None
     length: bytes | None = None
+    staying = False
     plain = minor == b"1" and head.target[0] == 0x2F and head.method not in _NOT_SERVED
     for name, value in _SPECIAL.findall(low):
         if name == b"host" and host is None:
             host = value
         elif name == b"content-length" and length is None and value.isdigit():
             length = value
+        elif name == b"connection" and value == b"keep-alive" and not staying:
+            staying = True
         else:
             plain = False
+            break
     if plain and host is not None:
-        # The usual request: nothing to take out, the client's bytes go on as they came.
+        # The usual request: the client's bytes go on as they came, less a "Connection: keep-alive" that says nothing.
         head.host = _host_of(host)
         if length is not None:
             head.length = _length_of(length, limits)
-        head.kept = data[: end + 2]
+        kept = data[: end + 2]
+        if staying:
+            at = low.find(b"\r\nconnection:")
+            kept = kept[:at] + kept[low.find(b"\r\n", at + 2) :]
+        head.kept = kept
         return head
     head.minor = 1 if minor == b"1" else 0
     _read_special(head, data, low, limits)

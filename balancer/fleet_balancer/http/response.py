@@ -80,7 +80,7 @@ def parse_response(data: bytes, method: bytes, limits: Limits) -> ResponseHead |
     if match is None or end > limits.head:
         _explain(data, end, limits)
         return None
-    if data.count(b"\r\n", 0, end) > limits.fields:
+    if end > 4 * limits.fields and data.count(b"\r\n", 0, end) > limits.fields:
         raise BadResponse(f"more than {limits.fields} header lines")
     head = ResponseHead()
     minor, code = match.groups()
@@ -163,16 +163,15 @@ def _explain(data: bytes, end: int, limits: Limits) -> None:
     raise BadResponse(broken_line_end(data[: end + 4]) or broken_field(data[line : end + 2]))
 
 
-def refusal_bytes(
-    refusal: Refusal, request_id: bytes | None, *, close: bool, bodiless: bool = False
-) -> bytes:
-    """A refusal as a whole response. `bodiless` for HEAD: the head alone, with the length of the body not sent."""
+def refusal_bytes(refusal: Refusal, id_line: bytes, *, close: bool, bodiless: bool = False) -> bytes:
+    """A refusal as a whole response. `id_line`: the x-request-id field with its CRLF, or empty.
+
+    `bodiless` for HEAD: the head alone, with the length of the body not sent.
+    """
     body = refusal.body()
     lines = [b"HTTP/1.1 %d %b" % (refusal.status, REASON[refusal.status])]
     lines += [f"{name}: {value}".encode() for name, value in refusal.headers()]
     lines.append(b"content-length: %d" % len(body))
-    if request_id:
-        lines.append(b"x-request-id: " + request_id)
     if close:
         lines.append(b"connection: close")
-    return b"\r\n".join([*lines, b"", b"" if bodiless else body])
+    return b"\r\n".join([*lines, id_line, b"" if bodiless else body])
