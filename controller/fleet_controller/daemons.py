@@ -102,6 +102,14 @@ class Daemon:
             fresh = self._pid_file.with_suffix(".pid.new")
             fresh.write_text(json.dumps(asdict(process)))
             fresh.replace(self._pid_file)
+        try:
+            self._await_ready(child, timeout_s)
+        finally:
+            if child.poll() is None:
+                child.returncode = 0  # it lives on without this object, which would warn of that; see _reap
+        return True
+
+    def _await_ready(self, child: subprocess.Popen[bytes], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not self.ready_file.exists():
             if child.poll() is not None:
@@ -111,10 +119,6 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise DaemonError(f"the {self.name} was not ready in {timeout_s:.0f} s: {self.last_words()}")
             time.sleep(0.02)
-        child.returncode = (
-            0  # it lives on without this object, which would warn of that; find and stop collect it
-        )
-        return True
 
     def ready(self) -> dict[str, object]:
         """What it wrote to its ready file; empty when it is not there."""
