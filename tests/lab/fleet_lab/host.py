@@ -73,6 +73,8 @@ def sftp_server() -> str:
     for path in SFTP_SERVERS:
         if Path(path).exists():
             return path
+    if found := shutil.which("sftp-server"):  # where make unpacked it for a user who may not install
+        return found
     raise RuntimeError("sftp-server is missing: apt-get install -y openssh-sftp-server")
 
 
