@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,18 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
 def agent_pid(host: Any) -> int:
     (run_file,) = host.home.rglob("run/agent.json")
     return int(json.loads(run_file.read_text())["pid"])
+
+
+def kill(pid: int) -> float:
+    """kill -9; when it was gone. The kernel takes its time to take a process apart, and it gets requests until then."""
+    os.kill(pid, signal.SIGKILL)
+    while True:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return time.monotonic()
+        except OSError:
+            return time.monotonic()
+        time.sleep(0.001)
 
 
 async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts: Any) -> None:
@@ -30,12 +43,9 @@ async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts
     fleet.cli("up")
     assert fleet.pool()["ready"] == 1
 
-    for number in range(200):
-        answer = fleet.predict([[number, 1.0, 2.0, 3.0]]) if number % 20 == 0 else None
-        assert answer is None or answer.status_code == 200
     async with fleet.load(rate=50) as warm:
-        await asyncio.sleep(4)
-    assert len(warm.sent) >= 190
+        await asyncio.sleep(4.1)
+    assert len(warm.sent) >= 200
     assert not warm.failed, warm.failed[:3]
 
     fleet.cli("scale", "3")
@@ -45,10 +55,10 @@ async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts
     async with fleet.load(rate=50) as load:
         await asyncio.sleep(8)
         killed_at = time.monotonic()
-        os.kill(agent_pid(victim), signal.SIGKILL)
+        gone_at = await asyncio.to_thread(kill, agent_pid(victim))
         await asyncio.sleep(12)
     assert len(load.sent) >= 900
-    in_flight = [s for s in load.sent if s.start <= killed_at <= s.end]
+    in_flight = [s for s in load.sent if s.start <= gone_at and killed_at <= s.end]
     assert all(s in in_flight for s in load.failed), load.failed
     assert len(load.failed) <= len(in_flight)
     assert all(s.status == 502 for s in load.failed), load.failed
