@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fleet_balancer.health import Health, HealthRule
 from fleet_wire.agent import DeviceMemory
@@ -28,8 +29,18 @@ class MemoryReport:
         return self.total - self.used + (self.held.get(model, 0) if model is not None else 0)
 
 
+class Watcher(Protocol):
+    """Who keeps a score of a member and must hear of every change that moves it."""
+
+    def touch(self, member: Member) -> None:
+        """`member` has more or fewer requests in flight, or another memory report."""
+
+
 class Member:
-    """One backend. `in_flight` changes only in Pool; `turn`, `score_turns` and `listed` belong to its Picker."""
+    """One backend. `in_flight` changes only in Pool; `turn` and `pace` belong to the Picker that is its `watcher`.
+
+    The watcher stands here and not in a claim's pool: a host may change pools with requests in flight.
+    """
 
     __slots__ = (
         "address",
@@ -39,7 +50,6 @@ class Member:
         "health",
         "host",
         "in_flight",
-        "listed",
         "name",
         "pace",
         "pool",
@@ -48,6 +58,7 @@ class Member:
         "requests",
         "spec",
         "turn",
+        "watcher",
         "weight",
     )
 
@@ -62,7 +73,7 @@ class Member:
         self.report: MemoryReport | None = None
         self.turn = 0
         self.pace = 0.0
-        self.listed = False
+        self.watcher: Watcher | None = None
         self.update(spec)
 
     def update(self, spec: Backend) -> None:
@@ -76,6 +87,11 @@ class Member:
     @property
     def usable(self) -> bool:
         return self.health.healthy and not self.draining
+
+    def changed(self) -> None:
+        """Tell the watcher."""
+        if self.watcher is not None:
+            self.watcher.touch(self)
 
     def lacks(self, model: str | None, need: int, now: float, stale_s: float) -> bool:
         """Whether this host is known, by a report younger than `stale_s`, to lack `need` bytes for `model`."""

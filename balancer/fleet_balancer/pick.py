@@ -28,9 +28,6 @@ class Picker(Protocol):
     def reset(self, members: Iterable[Member]) -> None:
         """These, and only these, may be picked from now on."""
 
-    def touch(self, member: Member) -> None:
-        """`member` has more or fewer requests in flight, or another memory report."""
-
     def pick(self, refuses: Refuses | None) -> Member | None:
         """The best member that `refuses` is false for; None where there is none."""
 
@@ -49,16 +46,15 @@ class Lowest:
 
     def reset(self, members: Iterable[Member]) -> None:
         for member in self._members:
-            member.listed = False
+            if member.watcher is self:
+                member.watcher = None
         self._members = sorted(members, key=lambda m: m.turn)
         self._most = 64 + 4 * len(self._members)
         for member in self._members:
-            member.listed = True
+            member.watcher = self
         self._rebuild()
 
     def touch(self, member: Member) -> None:
-        if not member.listed:
-            return
         self._turn = member.turn = self._turn + 1
         entry = (self.score(member), self._turn, member)
         heap = self._heap
@@ -76,7 +72,7 @@ class Lowest:
         while heap:
             entry = heap[0]
             member = entry[2]
-            if member.turn == entry[1] and member.listed:
+            if member.turn == entry[1] and member.watcher is self:
                 if refuses is None or not refuses(member):
                     best = member
                     break
@@ -114,9 +110,9 @@ class RoundRobin(Lowest):
     def reset(self, members: Iterable[Member]) -> None:
         members = list(members)
         # A host that joins or comes back starts level with the others, and does not catch up what it missed.
-        level = min((m.pace for m in members if m.listed), default=0.0)
+        level = min((m.pace for m in members if m.watcher is self), default=0.0)
         for member in members:
-            if not member.listed:
+            if member.watcher is not self:
                 member.pace = max(member.pace, level)
         super().reset(members)
 
@@ -139,9 +135,6 @@ class PowerOfTwo:
 
     def reset(self, members: Iterable[Member]) -> None:
         self._members = list(members)
-
-    def touch(self, member: Member) -> None:
-        pass
 
     def pick(self, refuses: Refuses | None) -> Member | None:
         members = self._members

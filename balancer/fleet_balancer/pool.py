@@ -88,7 +88,7 @@ class Pool:
     def reported(self, member: Member, report: MemoryReport | None) -> None:
         """A memory report came in; None: the host has none, its memory is unknown."""
         member.report = report
-        self._picker.touch(member)
+        member.changed()
 
     @property
     def reads_memory(self) -> bool:
@@ -104,7 +104,7 @@ class Pool:
         member.in_flight += 1
         member.requests += 1
         self.in_flight += 1
-        self._picker.touch(member)
+        member.changed()
         return Claim(self, member)
 
     def settle(self, claim: Claim, outcome: Outcome, latency_ms: float = 0.0) -> None:
@@ -115,7 +115,7 @@ class Pool:
         member = claim.member
         member.in_flight -= 1
         self.in_flight -= 1
-        self._picker.touch(member)
+        member.changed()
         if outcome == "completed":
             self.completed += 1
             self._latencies.append(latency_ms)

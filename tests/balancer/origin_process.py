@@ -6,6 +6,7 @@
     /sink                    {"bytes", "sha256"} of the body
     /bytes/N                 N bytes
     /events/N                N server-sent events, one each 50 ms
+    /hangup                  closes without an answer
     /seen                    the request's head as this host got it
     anything else            {"host": NAME}
 
@@ -98,6 +99,8 @@ async def main() -> None:
                     reply(writer, args.status.read_bytes())
             elif path == "/seen":
                 reply(writer, head + body)
+            elif kind == "hangup":
+                return False
             elif kind == "slow":
                 await asyncio.sleep(float(argument) / 1000)
                 reply(writer, json.dumps({"host": args.name}).encode())

@@ -201,6 +201,23 @@ async def test_sigterm_finishes_what_is_in_flight(
     await busy.close()
 
 
+async def test_where_a_host_hangs_up_a_post_is_never_sent_again_and_a_get_once(
+    origin: Any, balancer: Any, http: Any, wait_until: Any
+) -> None:
+    host = origin("a")
+    front = balancer()
+    front.put(host)
+    await settled(front, wait_until, a=True)
+    client = await http.open(front.port)
+    for method, body, runs in (("POST", b"x", 1), ("PUT", b"x", 1), ("GET", b"", 2), ("HEAD", b"", 2)):
+        assert (await client.ask("GET", "/x")).status == 200  # now a kept connection is there
+        before = len(host.lines("begun"))
+        reply = await client.ask(method, "/hangup", body)
+        assert reply.status == 502
+        assert len(host.lines("begun")) - before == runs, method
+    await client.close()
+
+
 async def test_a_kept_connection_that_died_costs_a_get_nothing(
     origin: Any, balancer: Any, http: Any, wait_until: Any
 ) -> None:

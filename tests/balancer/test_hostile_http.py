@@ -174,7 +174,7 @@ async def talk(port: int, case: dict[str, Any], raw: bytes, wait_s: float) -> He
         await writer.drain()
         if case.get("client_half_close"):
             writer.write_eof()
-    except (ConnectionError, RuntimeError):
+    except (OSError, RuntimeError):
         pass  # closed by the balancer; uvloop says so with a RuntimeError
     done, _ = await asyncio.wait([listener], timeout=SETTLE_S)
     if not done and not heard.data:
@@ -261,6 +261,8 @@ async def run_all() -> dict[str, str | None]:
                 return case["name"], str(error)
             except TimeoutError:
                 return case["name"], "the case did not come to an end"
+            except Exception as error:  # the boundary of a case: whatever went wrong is this case's failure
+                return case["name"], repr(error)
             return case["name"], None
 
     runs = [one(run_request, c) for c in CASES["requests"]] + [

@@ -276,6 +276,28 @@ def test_a_member_that_stays_keeps_its_counts_and_one_at_another_address_starts_
     assert old.in_flight == 0
 
 
+@pytest.mark.parametrize("routing", get_args(Routing))
+def test_a_host_that_changes_pools_with_requests_in_flight_is_picked_only_in_its_new_pool(
+    routing: Routing,
+) -> None:
+    front = Front(random.Random(1), HealthRule(), STALE_S)
+    pools = [PoolConfig(name="one", routing=routing), PoolConfig(name="two", routing=routing)]
+    front.swap(BackendList(pools=pools, backends=[Backend(name="a", address="h:1", pool="one")]), 0.0)
+    front.members[0].health.passed()
+    one, two = front.pools["one"], front.pools["two"]
+    one.refresh()
+    claims = [one.claim(None, 0.0) for _ in range(3)]
+    front.swap(BackendList(pools=pools, backends=[Backend(name="a", address="h:1", pool="two")]), 0.0)
+    for claim in claims:
+        assert claim is not None
+        one.settle(claim, "completed", 1.0)
+        assert one.claim(None, 0.0) is None
+        moved = two.claim(None, 0.0)
+        assert moved is not None
+        two.settle(moved, "completed", 1.0)
+    assert (one.in_flight, two.in_flight, front.members[0].in_flight) == (0, 0, 0)
+
+
 def test_when_a_pool_is_removed_those_who_wait_are_told() -> None:
     front = Front(random.Random(1), HealthRule(), STALE_S)
     pool = front.pools["default"]
