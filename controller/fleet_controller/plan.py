@@ -76,9 +76,10 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
         h for h in view.hosts if view.record(h).state is HostState.READY
     ]  # one that is inspected still counts
     leaving = [h for h in serving if view.record(h).cordoned]
-    current = [h for h in serving if h not in leaving and view.record(h).release == view.release]
+    staying = [h for h in serving if not view.record(h).cordoned]
+    outdated = [h for h in staying if view.record(h).release != view.release]
+    current = [h for h in staying if view.record(h).release == view.release]
     fresh = [h for h in current if h.name not in view.roomless]
-    outdated = [h for h in serving if h not in leaving and h not in current]
     roomless = [h for h in current if h.name in view.roomless]
     coming = view.count(STARTING_UP)
 

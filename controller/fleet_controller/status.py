@@ -41,6 +41,7 @@ class Picture:
     def draw(self, now: float) -> dict[str, Any]:
         """The status as JSON."""
         down = None if self.observation is None else self.observation.balancer_error
+        in_flight = {} if self.observation is None else self.observation.in_flight()
         return {
             "schema": SCHEMA,
             "fleet": self.spec.fleet,
@@ -58,7 +59,11 @@ class Picture:
                 "error": down,
             },
             "pools": [self._pool(pool, now) for pool in self.spec.pools],
-            "hosts": [self._host(name, pool, now) for pool in self.spec.pools for name in pool.hosts],
+            "hosts": [
+                self._host(name, pool, in_flight.get(name, 0), now)
+                for pool in self.spec.pools
+                for name in pool.hosts
+            ],
         }
 
     def _pool(self, pool: PoolSpec, now: float) -> dict[str, Any]:
@@ -93,7 +98,7 @@ class Picture:
                 return p.in_flight, p.queued
         return 0, 0
 
-    def _host(self, name: str, pool: PoolSpec, now: float) -> dict[str, Any]:
+    def _host(self, name: str, pool: PoolSpec, in_flight: int, now: float) -> dict[str, Any]:
         record = self.records.get(name, HostRecord(name, pool.name))
         report = self.observation.hosts.get(name) if self.observation else None
         status = report.status if report else None
@@ -112,7 +117,7 @@ class Picture:
             "models": [{"name": m.name, "version": m.version, "ready": m.ready} for m in status.models]
             if status
             else [],
-            "in_flight": self.observation.in_flight().get(name, 0) if self.observation else 0,
+            "in_flight": in_flight,
             "queued": status.queued if status else 0,
             "device_memory": memory,
             "p95_ms": self.latencies.p95_ms(name) if status else None,
