@@ -69,7 +69,6 @@ class Client(asyncio.Protocol):
         "_proxy",
         "_read_paused",
         "_replying",
-        "_resent",
         "_ticket",
         "_timer",
         "_tried",
@@ -105,7 +104,6 @@ class Client(asyncio.Protocol):
         self._arrived = 0.0
         self._keep = True
         self._replying = False
-        self._resent = False
         self._read_paused = False
         self.write_paused = False
         self._advancing = False
@@ -475,15 +473,8 @@ class Client(asyncio.Protocol):
         claim = self._claim
         if claim is None:
             return
-        if (
-            upstream.reused
-            and not upstream.answered
-            and not self._resent
-            and self._head.method in _SAFE
-            and not self._head.length
-        ):
-            # A kept connection that the host closed just now: the request is safe to send again.
-            self._resent = True
+        if upstream.reused and not upstream.answered and self._head.method in _SAFE and not self._head.length:
+            # A kept connection that the host closed just now: safe to send again, and on a new connection, so once.
             self.phase = _CONNECTING
             self._proxy.connect(self, claim)
             return
@@ -558,7 +549,6 @@ class Client(asyncio.Protocol):
             self._timer = None
         self._decoder = None
         self._tried = None
-        self._resent = False
         self._pool = None
 
     def _let_go(self, outcome: Outcome) -> None:

@@ -45,7 +45,7 @@ class Health:
     def connect_failed(self, reason: str) -> bool:
         """A request found nobody listening."""
         self.passes = 0
-        self.failures = max(self.failures + 1, self.rule.fall)
+        self.failures += 1
         self.error = reason
         return self._become(False)
 

@@ -209,7 +209,13 @@ async def test_where_a_host_hangs_up_a_post_is_never_sent_again_and_a_get_once(
     front.put(host)
     await settled(front, wait_until, a=True)
     client = await http.open(front.port)
-    for method, body, runs in (("POST", b"x", 1), ("PUT", b"x", 1), ("GET", b"", 2), ("HEAD", b"", 2)):
+    for method, body, runs in (
+        ("POST", b"x", 1),
+        ("POST", b"", 1),
+        ("PUT", b"", 1),
+        ("GET", b"", 2),
+        ("HEAD", b"", 2),
+    ):
         assert (await client.ask("GET", "/x")).status == 200  # now a kept connection is there
         before = len(host.lines("begun"))
         reply = await client.ask(method, "/hangup", body)

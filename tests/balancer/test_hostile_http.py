@@ -49,6 +49,7 @@ class Origin:
 
     answer: bytes | None = None
     closes: bool = False
+    segments: list[bytes] = field(default_factory=list)
     seen: list[bytearray] = field(default_factory=list)
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)  # head, body: complete ones
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
@@ -71,7 +72,11 @@ class Origin:
                 elif length:
                     body = await self._exactly(reader, seen, int(length[1]))
                 self.requests.append((head, body))
-                if self.answer is not None and b" /after-" not in head:
+                if self.segments and b" /after-" not in head:
+                    for segment in self.segments:
+                        writer.write(segment)
+                        await asyncio.sleep(0.03)
+                elif self.answer is not None and b" /after-" not in head:
                     writer.write(self.answer)
                     if self.closes:
                         break
@@ -246,6 +251,30 @@ async def run_response(case: dict[str, Any]) -> None:
             path = b"/after-%d" % i
             after = await talk(lab.port, {}, b"GET " + path + b" HTTP/1.1\r\nHost: fleet.test\r\n\r\n", 1.0)
             assert after.data.endswith(b"\r\n\r\n" + path), f"poisoned: {after.data!r}"
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokEVIL"],
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"okEVIL"],
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", b"EVIL"],
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nEVIL"],
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"2\r\nok\r\n0\r\n\r\nEVIL"],
+    ],
+)
+def test_a_connection_with_a_byte_too_many_is_not_used_again(segments: list[bytes]) -> None:
+    async def run() -> None:
+        origin = Origin(segments=segments)
+        async with Lab(origin) as lab:
+            first = await talk(lab.port, {}, b"GET /g HTTP/1.1\r\nHost: a\r\n\r\n", 1.0)
+            assert b"EVIL" not in first.data
+            assert len(origin.seen) == 1
+            after = await talk(lab.port, {}, b"GET /after-0 HTTP/1.1\r\nHost: a\r\n\r\n", 1.0)
+            assert after.data.endswith(b"/after-0")
+            assert len(origin.seen) == 2
+
+    uvloop.run(run())
 
 
 async def run_all() -> dict[str, str | None]:
