@@ -8,6 +8,7 @@ survives kill -9 and power loss (https://sqlite.org/pragma.html#pragma_synchrono
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -402,7 +403,7 @@ def _tune_sqlite(engine: sa.Engine) -> None:
         connection.isolation_level = None  # the begin event below decides, not the driver
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _to_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
 
@@ -411,3 +412,16 @@ def _tune_sqlite(engine: sa.Engine) -> None:
         # IMMEDIATE: a transaction that reads and then writes can't be refused half-way
         reads = connection.get_execution_options().get(READS, False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _to_wal(cursor: Any) -> None:
+    """Several who open a fresh store at once get in each other's way here, and SQLite does not wait of itself."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)

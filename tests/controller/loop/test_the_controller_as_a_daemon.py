@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -84,6 +85,24 @@ def test_a_place_that_cannot_be_written_is_one_line_and_exit_1(fleet: MakeFleet)
         assert process.returncode == 1
         assert err.decode().count("\n") == 1
         assert "Traceback" not in err.decode()
+
+
+def test_a_full_disk_holds_it_up_and_it_goes_on_when_there_is_room(fleet: MakeFleet) -> None:
+    one = fleet(hosts=2)
+    controller = one.daemon()
+    one.until(lambda: one.count("ready") == 1, "ready")
+    agents = one.agents()
+    # no file can grow any more, which to the state store is a full disk
+    resource.prlimit(controller.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    key = one.journal.ask("scale", pool="default", servers=2)
+    assert controller.stderr is not None
+    assert b"nothing is done while the state can't be recorded: " in controller.stderr.readline()
+    assert (one.agents(), controller.poll()) == (agents, None)
+    assert not one.answer(key).done
+    resource.prlimit(controller.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    one.until(lambda: one.count("ready") == 2, "two")
+    assert one.answer(key).ok
+    assert one.starts().total() == 2
 
 
 def test_killed_15_times_during_a_scale_up_it_starts_nothing_twice(fleet: MakeFleet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,16 @@ def test_an_agent_that_hangs_is_replaced_and_one_that_only_stutters_is_not(fleet
     one.until(lambda: one.events("failed"), "given up")
     assert "a: the agent hangs: " in one.events("failed")[0].data["error"]
     one.until(lambda: one.count("ready") == 1 and [pid] not in one.agents().values(), "replaced")
+
+
+def test_an_agent_that_serves_is_not_killed_because_it_does_not_say_how_it_is(fleet: MakeFleet) -> None:
+    one = up(fleet(hosts=2))
+    one.behave("a", mute=True)
+    one.until(lambda: "/status answers 500" in str(host(one, "a")["error"]), "a mute")
+    silent_at = time.monotonic()
+    one.until(lambda: time.monotonic() > silent_at + 4.0)  # twice unreachable_after
+    assert one.states() == {"a": "ready", "b": "off"}
+    assert served(one)
 
 
 def test_an_agent_that_fails_to_start_says_why_and_another_host_takes_over(fleet: MakeFleet) -> None:

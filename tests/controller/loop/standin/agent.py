@@ -1,7 +1,8 @@
 """Stands in for an agent where the controller is what is tested: a real process that starts in 0.1 s, without torch.
 
 It is started by the real host code in place of `python -m fleet_agent`. `<folder>/<host>.json` says how it behaves:
-{"exit": "last words"}, {"load_s": 2}, {"state": "failed", "error": "why"}, {"memory": [used, total]}.
+{"exit": "last words"}, {"load_s": 2}, {"state": "failed", "error": "why"}, {"memory": [used, total]},
+{"mute": true}: it serves, but does not say how it is.
 `<folder>/starts` gets a line for each start, and one with DOUBLE where two agents of one host met.
 """
 
@@ -57,6 +58,8 @@ class Face(BaseHTTPRequestHandler):
             self.answer(200 if state() == "ready" else 503, {"state": state()})
         elif self.headers.get("authorization") != "Bearer " + Path(config["token_file"]).read_text().strip():
             self.answer(401, {})
+        elif behaviour().get("mute"):
+            self.answer(500, {})
         else:
             used, total = behaviour().get("memory", (None, None))
             models = [{"name": m["name"], "version": m["version"], "ready": True} for m in config["models"]]
