@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh curl ps
+TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh curl ps ensurepip
 
 # Found by the tests: what Debian keeps out of a user's PATH (sshd, cron, ip), and what make/unpack.sh unpacked.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(CURDIR)/.venv/debian/run
@@ -30,7 +30,7 @@ environment: ## .venv with everything for working on the code
 	$(environment) agent balancer examples dev
 
 .PHONY: test-tools
-test-tools:
+test-tools: environment
 	@make/packages.sh $(TOOLS_OF_TESTS)
 
 .PHONY: test

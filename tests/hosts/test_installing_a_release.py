@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -207,6 +208,10 @@ def test_what_an_extra_adds(line: str, expected: list[str]) -> None:
     assert wheel.extra_requirements([line], "agent") == expected
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("ensurepip") is None,
+    reason="this Python makes no environment with pip: apt-get install python3-venv",
+)
 def test_an_environment_is_built_once_and_only_when_complete(
     host: Host, fleet_of: Callable[..., FleetSpec], state: Path, stub_release: Release, tmp_path: Path
 ) -> None:

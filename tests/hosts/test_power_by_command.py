@@ -160,7 +160,7 @@ def test_without_power_control_a_machine_counts_as_on(host: Host, fleet_of: Flee
 )
 def test_libvirts_test_driver_over_ssh(host: Host, fleet_of: FleetOf, state: Path) -> None:
     """The driver forgets everything when virsh ends: a domain that is always running, whoever switches it off."""
-    virsh = ["virsh", "-q", "-c", "test:///default"]
+    virsh = [shutil.which("virsh"), "-q", "-c", "test:///default"]
     power = {
         "driver": "command",
         "on": [*virsh, "start", "{name}"],
