@@ -25,8 +25,9 @@ from fleet_balancer.health import HealthRule
 from fleet_balancer.http.grammar import Limits
 from fleet_balancer.member import address_of
 from fleet_balancer.probe import Prober
-from fleet_balancer.proxy import Proxy, Settings
+from fleet_balancer.proxy import Proxy
 from fleet_balancer.server import AdminServer, is_loopback
+from fleet_balancer.settings import Settings
 from fleet_wire.balancer import Backend, BackendList, PoolConfig, Routing
 
 # A memory report older than this many probe intervals is ignored.

@@ -1,7 +1,7 @@
 """One client connection: reads requests, places each on a host, passes bodies on, answers refusals itself.
 
 One request at a time; what a client sends ahead waits in a bounded buffer. No task and no timer per request: a
-connection has one deadline, which Proxy looks at four times a second.
+connection has one deadline, which the proxy looks at four times a second.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
-from fleet_balancer.front import MAX_PEEK, Route
+from fleet_balancer.front import MAX_PEEK, Front, Route
 from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
 from fleet_balancer.http.grammar import CHUNKED
 from fleet_balancer.http.request import RequestHead, parse_request
 from fleet_balancer.http.response import ResponseHead, refusal_bytes
 from fleet_balancer.member import Member
 from fleet_balancer.pool import Claim, Outcome, Pool, Ticket
+from fleet_balancer.settings import Settings
+from fleet_balancer.upstream import Upstream
 from fleet_wire.refusal import Refusal
-
-if TYPE_CHECKING:
-    from fleet_balancer.proxy import Proxy
-    from fleet_balancer.upstream import Upstream
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A client that closes its sending side may still read (half-close) or be gone: no telling which. It gets what
@@ -49,6 +47,22 @@ class Phase(enum.IntEnum):
 _HEAD, _PEEK, _QUEUED, _CONNECTING, _SENT, _LINGER, _CLOSED = Phase
 
 
+class House(Protocol):
+    """What a client's connection needs from the proxy around it."""
+
+    front: Front
+    settings: Settings
+    loop: asyncio.AbstractEventLoop
+    clients: set[Client]
+    stopping: bool
+
+    def next_id(self) -> bytes: ...
+    def idle_connection(self, member: Member) -> Upstream | None: ...
+    def connect(self, client: Client, claim: Claim) -> None: ...
+    def serve_waiting(self) -> None: ...
+    def left(self, client: Client) -> None: ...
+
+
 class Client(asyncio.Protocol):
     """A client's connection. `body_left`: bytes of the request's body still to come, CHUNKED, or 0."""
 
@@ -62,11 +76,11 @@ class Client(asyncio.Protocol):
         "_forwarded",
         "_forwarded_host",
         "_head",
+        "_house",
         "_id_line",
         "_keep",
         "_model",
         "_pool",
-        "_proxy",
         "_read_paused",
         "_replying",
         "_ticket",
@@ -82,8 +96,8 @@ class Client(asyncio.Protocol):
         "write_paused",
     )
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, house: House) -> None:
+        self._house = house
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other call
         self.phase = _HEAD
         self.deadline = 0.0
@@ -118,8 +132,8 @@ class Client(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:
             self._address = str(peer[0]).encode()
-        self.deadline = time.monotonic() + self._proxy.settings.header_timeout_s
-        self._proxy.clients.add(self)
+        self.deadline = time.monotonic() + self._house.settings.header_timeout_s
+        self._house.clients.add(self)
 
     def data_received(self, data: bytes) -> None:
         phase = self.phase
@@ -140,19 +154,19 @@ class Client(asyncio.Protocol):
         elif phase == _PEEK:
             self.last_data = time.monotonic()
             self._peek()
-        if len(self._buffer) > self._proxy.settings.buffer:
+        if len(self._buffer) > self._house.settings.buffer:
             self._pause_reading()
 
     def eof_received(self) -> bool:
         """Answer what was asked in full, shortly; see HALF_CLOSE_GRACE_S."""
         if _QUEUED <= self.phase <= _SENT and (not self.body_left or 0 < self.body_left <= len(self._buffer)):
             self._keep = False
-            self._proxy.loop.call_later(HALF_CLOSE_GRACE_S, self._gone)
+            self._house.loop.call_later(HALF_CLOSE_GRACE_S, self._gone)
             return True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._proxy.left(self)
+        self._house.left(self)
         if self.phase != _CLOSED:
             self._let_go("abandoned")
             self.phase = _CLOSED
@@ -182,34 +196,34 @@ class Client(asyncio.Protocol):
     def _read_head(self, data: bytes) -> bool:
         """Take a request off `data`; False while its head is unfinished."""
         try:
-            head = parse_request(data, self._proxy.settings.limits)
+            head = parse_request(data, self._house.settings.limits)
         except Refusal as refusal:
             self._buffer = b""
             self.body_left = 0
-            self._id_line = b"x-request-id: %b\r\n" % self._proxy.next_id()
+            self._id_line = b"x-request-id: %b\r\n" % self._house.next_id()
             self._refuse(refusal, close=True)
             return True
         if head is None:
             if not self._buffer:
-                self.deadline = self._arrived + self._proxy.settings.header_timeout_s
+                self.deadline = self._arrived + self._house.settings.header_timeout_s
             self._buffer = data
             return False
         self._head = head
         self._buffer = data[head.size :] if len(data) > head.size else b""
         self._keep = head.keep_alive
         self.body_left = head.length
-        self._id_line = b"x-request-id: %b\r\n" % (head.request_id or self._proxy.next_id())
+        self._id_line = b"x-request-id: %b\r\n" % (head.request_id or self._house.next_id())
         if head.length == CHUNKED:
             self._decoder = ChunkedDecoder()
         try:
-            route = self._proxy.front.route(head.target, head.model)
+            route = self._house.front.route(head.target, head.model)
         except Refusal as refusal:
             self._refuse(refusal)
             return True
         if route.pool is None:
             self.phase = _PEEK
             self.last_data = self._arrived
-            self.deadline = self._arrived + self._proxy.settings.body_timeout_s
+            self.deadline = self._arrived + self._house.settings.body_timeout_s
             if head.expects and 0 < head.length <= MAX_PEEK and not self._buffer:
                 head.expects = False
                 self.send(CONTINUE)
@@ -221,7 +235,7 @@ class Client(asyncio.Protocol):
     def _peek(self) -> None:
         """Route by the model that the body names, once the body is here; it goes on unchanged."""
         length = self._head.length
-        front = self._proxy.front
+        front = self._house.front
         try:
             route: Route
             if not 0 < length <= MAX_PEEK:
@@ -248,7 +262,7 @@ class Client(asyncio.Protocol):
         if self._head.timeout_ms is not None:
             self.deadline = min(self.deadline, now + self._head.timeout_ms / 1000.0)
             delay = max(0.0, self.deadline - time.monotonic())
-            self._timer = self._proxy.loop.call_later(delay, self.expire)
+            self._timer = self._house.loop.call_later(delay, self.expire)
         claim = pool.claim(model, now)
         if claim is None:
             self._wait()
@@ -281,10 +295,10 @@ class Client(asyncio.Protocol):
 
     def _take(self, claim: Claim) -> None:
         self._claim = claim
-        upstream = self._proxy.idle_connection(claim.member)
+        upstream = self._house.idle_connection(claim.member)
         if upstream is None:
             self.phase = _CONNECTING
-            self._proxy.connect(self, claim)
+            self._house.connect(self, claim)
         else:
             self._send(upstream)
 
@@ -401,8 +415,8 @@ class Client(asyncio.Protocol):
         except BadChunk as error:
             self._break_off(Refusal("bad_request", f"the chunked body is broken: {error}"), "refused")
             return
-        if decoder.total > self._proxy.settings.limits.body:
-            limit = self._proxy.settings.limits.body
+        if decoder.total > self._house.settings.limits.body:
+            limit = self._house.settings.limits.body
             self._break_off(Refusal("too_large", f"the body is longer than {limit} bytes"), "refused")
             return
         out = encode_chunk(payload)
@@ -427,7 +441,7 @@ class Client(asyncio.Protocol):
         self._replying = True
         out = head.kept + self._id_line
         minor = self._head.minor
-        if self._keep and minor and head.length >= 0 and not self.body_left and not self._proxy.stopping:
+        if self._keep and minor and head.length >= 0 and not self.body_left and not self._house.stopping:
             return out + b"\r\n"  # the usual reply
         if head.length < 0:
             self.chunks_reply = minor == 1
@@ -435,7 +449,7 @@ class Client(asyncio.Protocol):
                 out += b"transfer-encoding: chunked\r\n"
             else:
                 self._keep = False
-        if self.body_left or self._proxy.stopping:
+        if self.body_left or self._house.stopping:
             self._keep = False
         if not self._keep:
             return out + b"connection: close\r\n\r\n"
@@ -460,7 +474,7 @@ class Client(asyncio.Protocol):
             self._linger()
             return
         self.phase = _HEAD
-        self.deadline = now + self._proxy.settings.idle_timeout_s
+        self.deadline = now + self._house.settings.idle_timeout_s
         if self._read_paused:
             self._resume_reading()
         if self._buffer:
@@ -476,7 +490,7 @@ class Client(asyncio.Protocol):
         if upstream.reused and not upstream.answered and self._head.method in _SAFE and not self._head.length:
             # A kept connection that the host closed just now: safe to send again, and on a new connection, so once.
             self.phase = _CONNECTING
-            self._proxy.connect(self, claim)
+            self._house.connect(self, claim)
             return
         self._break_off(Refusal("bad_gateway", f"host {claim.member.name} {reason}"), "error")
 
@@ -491,7 +505,7 @@ class Client(asyncio.Protocol):
         elif phase == _PEEK:
             self._refuse(Refusal("request_timeout", "the body did not arrive in time"), close=True)
         elif phase == _QUEUED:
-            self._proxy.serve_waiting()
+            self._house.serve_waiting()
         elif phase < _LINGER:
             self._break_off(
                 Refusal("deadline_exceeded", "no complete answer before the request's deadline"), "error"
@@ -501,7 +515,7 @@ class Client(asyncio.Protocol):
 
     def check_body(self, now: float) -> None:
         """Refuse a client that stopped in the middle of a body."""
-        stalled = now - self.last_data > self._proxy.settings.body_timeout_s
+        stalled = now - self.last_data > self._house.settings.body_timeout_s
         if self.phase == _SENT and self.body_left and stalled and not self._read_paused:
             self._break_off(Refusal("request_timeout", "the body did not arrive in time"), "refused")
 
@@ -523,13 +537,13 @@ class Client(asyncio.Protocol):
         if left > 0 and len(self._buffer) >= left:
             self._buffer = self._buffer[left:]
             left = self.body_left = 0
-        keep = self._keep and not close and not left and not self._proxy.stopping
+        keep = self._keep and not close and not left and not self._house.stopping
         bodiless = head is not None and head.method == b"HEAD" and not close
         self.send(refusal_bytes(refusal, self._id_line, close=not keep, bodiless=bodiless))
         if keep:
             now = time.monotonic()
             self.phase = _HEAD
-            self.deadline = now + self._proxy.settings.idle_timeout_s
+            self.deadline = now + self._house.settings.idle_timeout_s
             if self._read_paused:
                 self._resume_reading()
             if self._buffer:
@@ -540,7 +554,7 @@ class Client(asyncio.Protocol):
     def _sent_ahead(self, now: float) -> None:
         """The next request's clock starts when its turn comes."""
         self._arrived = now
-        self.deadline = now + self._proxy.settings.header_timeout_s
+        self.deadline = now + self._house.settings.header_timeout_s
 
     def _reset(self) -> None:
         """Forget the present request."""
@@ -595,7 +609,7 @@ class Client(asyncio.Protocol):
     def _allow_flush(self) -> None:
         """A slow reader gets the time of a slow writer."""
         unsent = self.transport.get_write_buffer_size()
-        self.deadline = time.monotonic() + (self._proxy.settings.body_timeout_s if unsent else LINGER_S)
+        self.deadline = time.monotonic() + (self._house.settings.body_timeout_s if unsent else LINGER_S)
 
     def _gone(self) -> None:
         if self.phase != _CLOSED and self.phase != _LINGER:
@@ -616,7 +630,7 @@ class Client(asyncio.Protocol):
 
     def release(self) -> None:
         """The host can take more."""
-        room = len(self._buffer) <= self._proxy.settings.buffer
+        room = len(self._buffer) <= self._house.settings.buffer
         if self._read_paused and room and self.upstream is not None and not self.upstream.write_paused:
             self._resume_reading()
 

@@ -13,14 +13,13 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 from fleet_balancer.client import Client
 from fleet_balancer.front import Front, Swap
-from fleet_balancer.http.grammar import Limits
 from fleet_balancer.member import Member
 from fleet_balancer.pool import Claim, Ticket
+from fleet_balancer.settings import Settings
 from fleet_balancer.upstream import Upstream
 from fleet_wire.refusal import Refusal
 
@@ -28,19 +27,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 0.25
 _OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Seconds and bytes. `upstream_idle_s` stays below the 5 s after which uvicorn closes an idle connection."""
-
-    limits: Limits = field(default_factory=Limits)
-    header_timeout_s: float = 5.0
-    idle_timeout_s: float = 60.0
-    body_timeout_s: float = 30.0
-    connect_timeout_s: float = 2.0
-    upstream_idle_s: float = 4.0
-    buffer: int = 64 * 1024
 
 
 class Proxy:

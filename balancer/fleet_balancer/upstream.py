@@ -7,20 +7,41 @@ nobody asked for is closed: what follows on it could be taken for the answer to 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
 from fleet_balancer.http.grammar import CHUNKED, UNTIL_CLOSE
-from fleet_balancer.http.response import BadResponse, parse_response
-
-if TYPE_CHECKING:
-    from fleet_balancer.client import Client
-    from fleet_balancer.member import Member
-    from fleet_balancer.proxy import Proxy
+from fleet_balancer.http.response import BadResponse, ResponseHead, parse_response
+from fleet_balancer.member import Member
+from fleet_balancer.settings import Settings
 
 # What `_left` says while the head of a response is awaited; other values as ResponseHead.length.
 _HEAD = -3
 MAX_INTERIM = 16
+
+
+class Asker(Protocol):
+    """Whom a connection serves: gets the reply piece by piece, and says how it wants it."""
+
+    body_left: int
+    chunks_reply: bool
+
+    def reply_head(self, head: ResponseHead) -> bytes: ...
+    def interim(self, kept: bytes) -> None: ...
+    def send(self, data: bytes) -> None: ...
+    def reply_done(self, status: int) -> None: ...
+    def upstream_lost(self, upstream: Upstream, reason: str) -> None: ...
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class Shelf(Protocol):
+    """Where a connection goes when nobody needs it."""
+
+    settings: Settings
+
+    def keep(self, upstream: Upstream) -> None: ...
+    def forget(self, upstream: Upstream) -> None: ...
 
 
 class Upstream(asyncio.Protocol):
@@ -33,8 +54,8 @@ class Upstream(asyncio.Protocol):
         "_keep",
         "_left",
         "_method",
-        "_proxy",
         "_read_paused",
+        "_shelf",
         "_status",
         "answered",
         "client",
@@ -45,11 +66,11 @@ class Upstream(asyncio.Protocol):
         "write_paused",
     )
 
-    def __init__(self, proxy: Proxy, member: Member) -> None:
-        self._proxy = proxy
+    def __init__(self, shelf: Shelf, member: Member) -> None:
+        self._shelf = shelf
         self.member = member
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other call
-        self.client: Client | None = None
+        self.client: Asker | None = None
         self.idle_since = 0.0
         self.reused = False
         self.answered = False
@@ -66,7 +87,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    def serve(self, client: Client, method: bytes) -> None:
+    def serve(self, client: Asker, method: bytes) -> None:
         """From now on, what arrives answers `client`'s request."""
         self.client = client
         self.answered = False
@@ -83,7 +104,7 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         client = self.client
         if client is None:
-            self._proxy.forget(self)
+            self._shelf.forget(self)
             self.transport.abort()
             return
         left = self._left
@@ -112,7 +133,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         client, self.client = self.client, None
         if client is None:
-            self._proxy.forget(self)
+            self._shelf.forget(self)
         else:
             client.upstream_lost(
                 self, str(exc) if exc else "closed the connection before its answer was complete"
@@ -145,13 +166,13 @@ class Upstream(asyncio.Protocol):
         self.client = None
         self.transport.abort()
 
-    def _read_head(self, client: Client, data: bytes) -> None:
+    def _read_head(self, client: Asker, data: bytes) -> None:
         self.answered = True
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
         try:
-            head = parse_response(data, self._method, self._proxy.settings.limits)
+            head = parse_response(data, self._method, self._shelf.settings.limits)
         except BadResponse as error:
             self.drop()
             client.upstream_lost(self, f"answered with what is not HTTP/1.1: {error}")
@@ -186,7 +207,7 @@ class Upstream(asyncio.Protocol):
         if len(data) > head.size:
             self.data_received(data[head.size :])
 
-    def _skip_interim(self, client: Client, data: bytes, status: int, size: int, kept: bytes) -> None:
+    def _skip_interim(self, client: Asker, data: bytes, status: int, size: int, kept: bytes) -> None:
         """1xx before the real answer. 100 was answered by the balancer; a 101 was never asked for."""
         self._interim += 1
         if status == 101 or self._interim > MAX_INTERIM:
@@ -200,7 +221,7 @@ class Upstream(asyncio.Protocol):
         if len(data) > size:
             self._read_head(client, data[size:])
 
-    def _read_chunks(self, client: Client, data: bytes) -> None:
+    def _read_chunks(self, client: Asker, data: bytes) -> None:
         decoder = self._decoder
         if decoder is None:
             raise AssertionError("a chunked response has a decoder")
@@ -222,14 +243,14 @@ class Upstream(asyncio.Protocol):
             self._decoder = None
             self._finish(client, not decoder.rest)
 
-    def _finish(self, client: Client, clean: bool) -> None:
+    def _finish(self, client: Asker, clean: bool) -> None:
         """The response is complete. `clean`: nothing came after it."""
         self.client = None
         if clean and self._keep and client.body_left == 0 and not self.write_paused:
             self.reused = True
             if self._read_paused:
                 self.resume_reading()
-            self._proxy.keep(self)
+            self._shelf.keep(self)
         else:
             self.transport.abort()
         client.reply_done(self._status)

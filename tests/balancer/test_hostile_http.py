@@ -19,7 +19,8 @@ import uvloop
 
 from fleet_balancer.front import Front
 from fleet_balancer.health import HealthRule
-from fleet_balancer.proxy import Proxy, Settings
+from fleet_balancer.proxy import Proxy
+from fleet_balancer.settings import Settings
 from fleet_wire.balancer import Backend, BackendList, PoolConfig
 
 NOT_MET: dict[str, str] = {}

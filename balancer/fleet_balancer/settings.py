@@ -1,0 +1,20 @@
+"""The limits of the data plane: how long it waits and how much it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fleet_balancer.http.grammar import Limits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Seconds and bytes. `upstream_idle_s` stays below the 5 s after which uvicorn closes an idle connection."""
+
+    limits: Limits = field(default_factory=Limits)
+    header_timeout_s: float = 5.0
+    idle_timeout_s: float = 60.0
+    body_timeout_s: float = 30.0
+    connect_timeout_s: float = 2.0
+    upstream_idle_s: float = 4.0
+    buffer: int = 64 * 1024
