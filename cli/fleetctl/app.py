@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "init": Entry("init", "app", "Write a commented fleet.yaml."),
         "validate": Entry("validate", "app", "Check fleet.yaml; every problem with its line."),
         "config": Entry("config", "app", "The JSON Schema of fleet.yaml."),
+        "simulate": Entry("simulate", "app", "What a pool's scaling would do on recorded traffic."),
     },
     "Run": {
         "plan": Entry("plan", "app", "Show what the controller would do now, and do nothing."),

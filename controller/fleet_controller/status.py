@@ -9,6 +9,7 @@ from typing import Any
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Observation
+from fleet_controller.policies import PolicyState, cooldown_remaining_s
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.spec import FleetSpec, PoolSpec
 from fleet_controller.window import Signal
@@ -86,7 +87,9 @@ class Picture:
             "in_flight": traffic[0],
             "queued": traffic[1],
             "last_decision": tick.record.last_decision,
-            "cooldown_remaining_s": _cooldown_s(pool, tick.record, now),
+            "cooldown_remaining_s": cooldown_remaining_s(
+                pool.scaling, PolicyState.model_validate(tick.record.policy_state), now
+            ),
             "paused": tick.record.paused,
             "goal": self.goal,
         }
@@ -125,17 +128,3 @@ class Picture:
             "cordoned": record.cordoned,
             "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,
         }
-
-
-def _cooldown_s(pool: PoolSpec, record: PoolRecord, now: float) -> float:
-    """Seconds until the pool may scale again in the direction that waits longest."""
-    state, cooldown = record.policy_state, pool.scaling.cooldown
-    ends: list[float] = [
-        last + length
-        for last, length in (
-            (state.get("last_up_at"), cooldown.scale_up),
-            (state.get("last_down_at"), cooldown.scale_down),
-        )
-        if last is not None
-    ]
-    return max([0.0, *(end - now for end in ends)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -13,11 +12,6 @@ from typing import Any
 import pytest
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
-
-
-def agent_pid(host: Any) -> int:
-    (run_file,) = host.home.rglob("run/agent.json")
-    return int(json.loads(run_file.read_text())["pid"])
 
 
 def kill(pid: int) -> float:
@@ -52,10 +46,11 @@ async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts
     assert fleet.pool()["ready"] == 3
 
     victim = next(h for h in hosts if h.name == "h2")
+    (agent,) = victim.agents()
     async with fleet.load(rate=50) as load:
         await asyncio.sleep(8)
         killed_at = time.monotonic()
-        gone_at = await asyncio.to_thread(kill, agent_pid(victim))
+        gone_at = await asyncio.to_thread(kill, agent.pid)
         await asyncio.sleep(12)
     assert len(load.sent) >= 900
     in_flight = [s for s in load.sent if s.start <= gone_at and killed_at <= s.end]

@@ -28,7 +28,7 @@ def test_a_controller_killed_while_it_scales_goes_on_where_it_was(fleet: Any, ss
         while fleet.pool()["ready"] != 3:
             assert time.monotonic() < deadline, f"{fleet.status()}\n{fleet.log()}"
             time.sleep(0.2)
-        agents = {h.name: fronts(h) for h in hosts}
+        agents = {h.name: h.agents() for h in hosts}
         assert all(len(found) == 1 for found in agents.values()), agents
         fleet.cli("scale", "1")
     fleet.cli("down", "--yes")
@@ -38,8 +38,3 @@ def test_a_controller_killed_while_it_scales_goes_on_where_it_was(fleet: Any, ss
 
 def controller_pid(fleet: Any) -> int:
     return int(json.loads((fleet.folder / ".fleetctl" / "test" / "controller.pid").read_text())["pid"])
-
-
-def fronts(host: Any) -> list[Any]:
-    """Agents on the host, without their workers."""
-    return [p for p in host.left() if "-m fleet_agent --config" in p.command]

@@ -61,9 +61,8 @@ class BackendList(BaseModel):
     backends: list[Backend]
 
 
-
 class BackendStatus(BaseModel):
-    """One backend as the balancer sees it. `report_age_s`: age of the last device memory report, None: never had one."""
+    """One backend as the balancer sees it. `report_age_s`: age of the last memory report; None: never had one."""
 
     name: str
     pool: str
@@ -101,7 +100,9 @@ class PoolStatus(BaseModel):
 class BalancerStatus(BaseModel):
     """`GET /status` of the balancer."""
 
-    schema_: Literal["fleetctl/balancer-status/v1"] = Field(default="fleetctl/balancer-status/v1", alias="schema")
+    schema_: Literal["fleetctl/balancer-status/v1"] = Field(
+        default="fleetctl/balancer-status/v1", alias="schema"
+    )
     pid: int
     started_at: float
     at: float

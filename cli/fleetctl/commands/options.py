@@ -9,7 +9,7 @@ import typer
 from fleet_controller.spec.duration import seconds
 
 
-def _duration(value: str | float) -> float:
+def duration(value: str | float) -> float:
     """Seconds; the default comes as a number already. Raises typer.BadParameter, reported with exit code 2."""
     try:
         return seconds(float(value) if isinstance(value, str) and value.isdigit() else value)
@@ -20,7 +20,7 @@ def _duration(value: str | float) -> float:
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is done, or at once.")]
 Timeout = Annotated[
     float,
-    typer.Option("--timeout", parser=_duration, metavar="DURATION", help='How long to wait: "90s", "10m".'),
+    typer.Option("--timeout", parser=duration, metavar="DURATION", help='How long to wait: "90s", "10m".'),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]

@@ -54,7 +54,15 @@ def scale(
     render.failures(ledger.failures, sys.stderr)
     if late:
         render.pending(rising, status, timeout, sys.stderr)
-    render.pools([p for p in status.get("pools", []) if p["name"] == pool.name], sys.stdout)
+    pictures = [p for p in status.get("pools", []) if p["name"] == pool.name]
+    render.pools(pictures, sys.stdout)
+    for picture in pictures:
+        if picture["desired"] != servers and not late:
+            why = (picture["last_decision"] or {}).get("reason") or "it decided otherwise"
+            raise Failed(
+                f"pool {pool.name} was asked for {servers}, and automatic scaling has gone on to {picture['desired']} "
+                f"since: {clean(why)}. To keep a number: fleetctl autoscale pause {pool.name}"
+            )
     raise typer.Exit(rising.exit_code(status, late))
 
 

@@ -22,14 +22,17 @@ class ServiceCurve:
     max_batch: int = 32
     jitter: Literal["none", "exponential"] = "none"
 
+    def seconds_mean(self, n: int) -> float:
+        return self.base_s + self.per_request_s * n
+
     def seconds(self, n: int, chance: Random) -> float:
-        mean = self.base_s + self.per_request_s * n
+        mean = self.seconds_mean(n)
         return chance.expovariate(1.0 / mean) if self.jitter == "exponential" and mean > 0 else mean
 
     @property
     def capacity_rps(self) -> float:
         """Requests per second of a host that never waits."""
-        return self.max_batch / (self.base_s + self.per_request_s * self.max_batch)
+        return self.max_batch / self.seconds_mean(self.max_batch)
 
 
 @dataclass(eq=False)

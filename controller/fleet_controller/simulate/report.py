@@ -16,7 +16,8 @@ class Turn(BaseModel):
 
 
 class Report(BaseModel):
-    """One simulated run. Latencies in milliseconds, from arrival to answer; percentiles within 1 %.
+    """One simulated run, from the first row of the trace to its end or the last answer, whichever is later.
+    Latencies in milliseconds, from arrival to answer; percentiles within 1 %.
 
     `within_target` is the share of all requests answered within the target, those never answered included
     as late; None without a target. `server_hours` counts each host from its start (also while it is
@@ -31,6 +32,7 @@ class Report(BaseModel):
     completed: int
     mean_wait_ms: float | None
     latency_ms: dict[str, float | None]
+    longest_ms: float | None
     target_ms: float | None
     within_target: float | None
     server_hours: float

@@ -89,6 +89,7 @@ class _Run:
         self.queue: deque[float] = deque()
         self.events: list[tuple[float, int, str, SimHost | None]] = []
         self.made = self.arrived = self.answered = self.flying = 0
+        self.arriving = True  # whether the trace has more
         self.seen = LatencyHistogram()  # as the balancer counts
         self.counted = LatencyHistogram()  # after the warm-up
         self.waits = self.late = self.due = 0.0
@@ -101,9 +102,12 @@ class _Run:
             self._add(0.0, phase="ready")
         self._look(0.0)
         self._next_arrival(arrivals)
-        end, now = self.trace.seconds, 0.0
+        end = over = self.trace.seconds
         while self.events:
             now, _, kind, host = heapq.heappop(self.events)
+            if now >= end and not self.flying and kind != "arrival" and not self.arriving:
+                break  # what is still to start has nothing to do, and costs nothing that was asked about
+            over = max(over, now)
             if kind == "arrival":
                 self._arrive(now)
                 self._next_arrival(arrivals)
@@ -116,8 +120,8 @@ class _Run:
             elif kind == "look" and (now < end or self.flying) and now < end + LINGER_S:
                 self._look(now)
         for host in self.hosts:
-            self.server_s += max(now, end) - host.began
-        return self._report(max(now, end))
+            self.server_s += over - host.began
+        return self._report(over)
 
     def _at(self, when: float, kind: str, host: SimHost | None = None) -> None:
         self.made += 1
@@ -125,6 +129,7 @@ class _Run:
 
     def _next_arrival(self, arrivals: Iterator[float]) -> None:
         when = next(arrivals, None)
+        self.arriving = when is not None
         if when is not None:
             self._at(when, "arrival")
 
@@ -233,6 +238,7 @@ class _Run:
             completed=self.answered,
             mean_wait_ms=1000 * self.waits / self.counted.count if self.counted.count else None,
             latency_ms={f"p{q:g}": self.counted.quantile(q / 100) for q in (50, 95, 99)},
+            longest_ms=self.counted.quantile(1.0),
             target_ms=self.target_ms,
             within_target=kept / self.due if self.target_ms is not None and self.due else None,
             server_hours=self.server_s / 3600,

@@ -12,6 +12,7 @@ from fleet_controller.spec.fleet import (
 from fleet_controller.spec.host import AgentSpec, HostSpec, InstallSpec, PowerSpec, SshSpec
 from fleet_controller.spec.loading import load
 from fleet_controller.spec.model import Batching, ModelSpec
+from fleet_controller.spec.policy import load_scaling
 from fleet_controller.spec.problem import Problem, SpecError
 from fleet_controller.spec.scaling import (
     Condition,
@@ -62,4 +63,5 @@ __all__ = [
     "init_text",
     "json_schema",
     "load",
+    "load_scaling",
 ]

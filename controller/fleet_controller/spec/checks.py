@@ -12,6 +12,7 @@ from fleet_controller.spec.draft import Draft, Entry, Findings, ModelDraft, Pool
 from fleet_controller.spec.host import HostSpec
 from fleet_controller.spec.problem import Steps
 from fleet_controller.spec.ranges import RangeError, expand, has_range
+from fleet_controller.spec.scaling import ScalingSpec
 
 _MOST_JUMPS = 8
 _MOST_SOURCE = 1024 * 1024
@@ -27,7 +28,9 @@ def check(draft: Draft, found: Findings) -> None:
     _pool_hosts(draft, found)
     _pool_models(draft, found)
     for pool in draft.pools:
-        _scaling(pool, draft, found)
+        at = (*pool.steps, "scaling")
+        check_scaling(pool.spec.scaling, at, found)
+        _scaling_hosts(pool, at, draft, found)
     _listeners(draft, found)
 
 
@@ -342,8 +345,8 @@ def _pool_models(draft: Draft, found: Findings) -> None:
             seen.add(name)
 
 
-def _scaling(pool: PoolDraft, draft: Draft, found: Findings) -> None:
-    at, scaling = (*pool.steps, "scaling"), pool.spec.scaling
+def check_scaling(scaling: ScalingSpec, at: Steps, found: Findings) -> None:
+    """What the parts of the scaling block at `at` must say about each other."""
     low, high = (*at, "min_servers"), (*at, "max_servers")
     if scaling.min_servers > scaling.max_servers:
         given = "max_servers" in scaling.model_fields_set
@@ -367,8 +370,13 @@ def _scaling(pool: PoolDraft, draft: Draft, found: Findings) -> None:
                 f"{schedule.min_servers} is more than max_servers, which is {ceiling} then; raise max_servers",
                 needs=[high, (*at, "schedules")],
             )
+
+
+def _scaling_hosts(pool: PoolDraft, at: Steps, draft: Draft, found: Findings) -> None:
+    """No more servers than the pool has hosts."""
     if not draft.complete_hosts or found.broken_within((*pool.steps, "hosts")):
         return
+    scaling, high = pool.spec.scaling, (*at, "max_servers")
     have = len(pool.hosts)
     hosts = f"the pool has {have:,} host{'s' if have != 1 else ''}"
     if scaling.max_servers > have and "max_servers" in scaling.model_fields_set:

@@ -183,6 +183,10 @@ class Host:
         """What the host calls `pid`, as this test's /proc names it; -1: nothing living."""
         return pid
 
+    def agents(self) -> list[Process]:
+        """The agents that run here, without their workers. Their pids are those of this machine, not the host's own."""
+        return [process for process in self.left() if "-m fleet_agent --config" in process.command]
+
     def kill(self) -> None:
         """The power goes off: every process of the host dies at once."""
         processes.end(self.processes())
