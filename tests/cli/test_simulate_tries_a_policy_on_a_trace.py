@@ -12,20 +12,22 @@ scaling:
   min_servers: 1
   max_servers: 6
   target_utilization: 0.6
-  latency: {target_ms: 250}
+  latency: {target_ms: 500}
   cooldown: {scale_down: 60s}
   stabilization: {scale_down: 60s}
 """
-CURVE = "base=10ms,per_request=10ms,max_batch=16"  # some 94 requests/s a host
+CURVE = "base=20ms,per_request=20ms,max_batch=16"  # some 47 requests/s a host
 
 
 @pytest.fixture
 def surge(folder):
     """Quiet, five minutes of more than one host can do, quiet again."""
-    rates = [20] * 12 + [180] * 30 + [10] * 48
+    rates = [10] * 12 + [70] * 30 + [5] * 48
     rows = "".join(f"{10 * i},{10 * rate}\n" for i, rate in enumerate(rates))
     (folder / "surge.csv").write_text("timestamp_s,requests\n" + rows)
     (folder / "policy.yaml").write_text(SCALING)
+    fleet = (folder / "fleet.yaml").read_text()
+    (folder / "fleet.yaml").write_text(fleet.replace("interval: 200ms", "interval: 5s"))
     return (
         "--trace",
         "surge.csv",
@@ -43,14 +45,15 @@ def test_a_surge_is_answered_with_hosts_that_are_given_back(fleetctl, folder, su
     assert (ran.code, ran.err) == (0, "")
     told = ran.json
     assert told["schema"] == "fleetctl/simulation/v1"
-    assert told["trace"] == {"file": "surge.csv", "requests": 61_200, "seconds": 900.0, "interval_s": 10.0}
-    assert told["requests"] == told["completed"] == 61_200
+    assert told["trace"] == {"file": "surge.csv", "requests": 24_600, "seconds": 900.0, "interval_s": 10.0}
+    assert told["requests"] == told["completed"] == 24_600
     assert 3 <= told["peak_servers"] <= 6
     assert told["turns"][-1]["servers"] == 1
     assert told["scale_ups"] >= 1 <= told["scale_downs"]
     assert told["direction_changes"] == 1
-    assert told["target_ms"] == 250
+    assert told["target_ms"] == 500
     assert 0.8 < told["within_target"] < 1
+    assert 900 <= told["seconds"] < 901
     assert told["static_server_hours"] == told["peak_servers"] * told["seconds"] / 3600
     assert told["server_hours"] < told["static_server_hours"]
     assert set(told["latency_ms"]) == {"p50", "p95", "p99"}
@@ -59,9 +62,9 @@ def test_a_surge_is_answered_with_hosts_that_are_given_back(fleetctl, folder, su
 
 def test_table_and_yaml(fleetctl, surge):
     table = fleetctl("simulate", *surge).out
-    assert "policy.yaml scales it, on surge.csv: 61,200 requests in 15m" in table
-    assert "n requests take 10ms + n x 10ms, in batches of at most 16 (94.1 requests/s a host)" in table
-    for figure in ("latency p95", "within 250 ms", "61,200 of 61,200", "server-hours", "direction changes"):
+    assert "policy.yaml scales it, on surge.csv: 24,600 requests in 15m" in table
+    assert "n requests take 20ms + n x 20ms, in batches of at most 16 (47.1 requests/s a host)" in table
+    for figure in ("latency p95", "within 500 ms", "24,600 of 24,600", "server-hours", "direction changes"):
         assert figure in table
     assert "schema: fleetctl/simulation/v1" in fleetctl("simulate", *surge, "-o", "yaml").out
 
@@ -77,9 +80,10 @@ def test_fewer_hosts_a_longer_start_and_a_slower_curve_each_cost_latency(fleetct
         return fleetctl("simulate", *surge, "-o", "json", *more).json["within_target"]
 
     usual = within()
-    assert within("--hosts", "1") < usual
+    one = within("--hosts", "1")
+    assert one < usual
     assert within("--startup", "3m") < usual
-    assert within("--service-curve", "base=40ms,per_request=10ms,max_batch=16") < usual
+    assert within("--hosts", "1", "--service-curve", "base=20ms,per_request=40ms,max_batch=16") < one
     assert within("--target-ms", "60") < usual
 
 
