@@ -22,10 +22,12 @@ from fleet_controller.observe import HostReport, Observation
 from fleet_controller.plan import steps
 from fleet_controller.policies import PolicyState, decide
 from fleet_controller.records import HostRecord, PoolRecord
+from fleet_controller.samples import host_samples
 from fleet_controller.spec import FleetSpec, load
-from fleet_controller.status import Picture, PoolTick
+from fleet_controller.status import Picture
+from fleet_controller.tick import PoolTick
 from fleet_controller.view import pool_view, roomless
-from fleet_controller.window import HostSample, Learned, PoolSample, Window
+from fleet_controller.window import Learned, PoolSample, Window
 from fleet_wire.agent import AgentStatus
 from fleet_wire.histogram import LatencyHistogram
 
@@ -89,17 +91,11 @@ def measure(spec: FleetSpec, ticks: int) -> dict[str, list[float]]:
         for one in seen:
             kept.feed(now, one.host, one)
         mark("each host's latency")
-        samples = [
-            HostSample(
-                at=s.at, name=s.host, source="1", busy_s=s.busy_s, completed=s.completed, queued=0, ready=True
-            )
-            for s in seen
-        ]  # fmt: skip
         whole = PoolSample(
             at=now, source="1", arrivals=done, completed=done, errors=0, in_flight=5, queued=0,
             latency=latency.copy(), started_at=1.0,
         )  # fmt: skip
-        window.feed(now, whole, samples)
+        window.feed(now, whole, host_samples(pool, observation))
         signal = window.signal(now, ready=len(names), starting=0)
         mark("window")
         decision, state = decide(pool.scaling, state, signal, now)

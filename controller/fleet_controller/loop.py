@@ -10,35 +10,31 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from fleet_controller import daemons, requests
+from fleet_controller import requests
 from fleet_controller.actuate import Actuator, open_site
 from fleet_controller.actuate.hands import Hands
+from fleet_controller.autoscaler import Autoscaler
 from fleet_controller.backends import backends
+from fleet_controller.doorkeeper import Doorkeeper
 from fleet_controller.fleetfile import FleetFile
-from fleet_controller.frontdoor import FrontDoor, FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal, JournalError
 from fleet_controller.latencies import HostLatencies
-from fleet_controller.lifecycle import STARTING_UP, HostState
+from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Observation, Observer
 from fleet_controller.plan import PoolView, Step, steps
-from fleet_controller.policies import Decision, PolicyState, decide
+from fleet_controller.policies import Decision
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
 from fleet_controller.statefolder import StateFolder
-from fleet_controller.status import Picture, PoolTick
-from fleet_controller.view import pool_view, roomless
-from fleet_controller.window import HostSample, Learned, PoolSample, Window
-from fleet_wire.balancer import BackendList
-from fleet_wire.histogram import LatencyHistogram
+from fleet_controller.status import Picture
+from fleet_controller.tick import PoolTick
+from fleet_controller.view import pool_view
 
 log = logging.getLogger(__name__)
 
 REQUEST_POLL_S = 0.2
-# How long a balancer that answers nothing may take to end before it is killed.
-HUNG_GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,18 +56,14 @@ class Loop:
         self._folder = folder
         self._site = open_site(spec, folder)
         self._observer = Observer(executor)
-        self._door = FrontDoor(self._door_address, folder.token("balancer"))
+        self._doorkeeper = Doorkeeper(spec, folder, journal)
         self._woken = threading.Event()
-        self._actuator = Actuator(Hands(journal, self._door, self._observer, self._woken.set))
+        self._actuator = Actuator(Hands(journal, self._doorkeeper.door, self._observer, self._woken.set))
+        self._autoscaler = Autoscaler(journal)
         self._latencies = HostLatencies()
-        self._windows: dict[str, Window] = {}
         self._ticks: dict[str, PoolTick] = {}
         self._observation: Observation | None = None
         self._began: Counter[str] = Counter()
-        self._started: dict[str, float] = {}
-        self._sent: tuple[BackendList, float] | None = None
-        self._door_seen = True
-        self._door_silent_since: float | None = None
         requests.take_in(spec, journal, time.time())
 
     @property
@@ -118,14 +110,19 @@ class Loop:
         """Look, decide, act."""
         self._reload(now)
         self._actuator.resume(self._site)
-        self._tend_balancer(now)
-        records = self._journal.hosts()
-        self._observation = self._look(records, now)
+        goal = self._goal()
+        if goal == "up":
+            self._doorkeeper.tend(now, self._spec.controller.unreachable_after)
+        self._observation = self._look(now)
         self._welcome_back(now)
-        decisions = {pool.name: self._decide(pool, now) for pool in self._spec.pools}
+        records = self._journal.hosts()
+        self._ticks = {
+            pool.name: self._autoscaler.tick(self._spec, pool, self._observation, records, goal)
+            for pool in self._spec.pools
+        }
         self._began.clear()
-        begun = self.reconcile(now, after_a_look=True)
-        return TickReport({k: v for k, v in decisions.items() if v is not None}, begun)
+        decisions = {name: tick.decision for name, tick in self._ticks.items() if tick.decision is not None}
+        return TickReport(decisions, self.reconcile(now, after_a_look=True))
 
     def reconcile(self, now: float, after_a_look: bool = False) -> list[Step]:
         """Begin what the last decisions call for, as the hosts are now, and tell the balancer and the operator.
@@ -150,16 +147,14 @@ class Loop:
 
     # observe
 
-    def _look(self, records: dict[str, HostRecord], now: float) -> Observation:
-        observation = self._observer.look(self._site.targets(records), self._door, now)
-        for name, report in observation.hosts.items():
-            if report.status is not None:
-                self._latencies.feed(now, name, report.status)
-        if observation.balancer is not None:
-            self._door_silent_since = None
-        elif self._door_silent_since is None:
-            self._door_silent_since = time.monotonic()
-        self._actuator.heard(name for name, report in observation.hosts.items() if report.status is not None)
+    def _look(self, now: float) -> Observation:
+        targets = self._site.targets(self._journal.hosts())
+        observation = self._observer.look(targets, self._doorkeeper.door, now)
+        answers = {name: r.status for name, r in observation.hosts.items() if r.status is not None}
+        for name, status in answers.items():
+            self._latencies.feed(now, name, status)
+        self._actuator.heard(answers)
+        self._doorkeeper.heard(observation.balancer)
         return observation
 
     def _welcome_back(self, now: float) -> None:
@@ -172,102 +167,6 @@ class Loop:
                 continue
             if report is not None and report.status is not None and report.status.state == "ready":
                 self._journal.move(name, HostState.READY, "answers again", now, error=None, retry_at=0.0)
-
-    # decide
-
-    def _decide(self, pool: PoolSpec, now: float) -> Decision | None:
-        """The pool's next desired number; None while the fleet goes down."""
-        records = self._journal.hosts()
-        assert self._observation is not None
-        without_room = roomless(self._spec, pool, self._observation)
-        ready = [n for n in pool.hosts if records[n].state is HostState.READY and n not in without_room]
-        starting = [n for n in pool.hosts if records[n].state in STARTING_UP]
-        record = self._journal.pool(pool.name)
-        window = self._window(pool, record.learned)
-        self._feed(window, pool, records, now)
-        signal = window.signal(now, ready=len(ready), starting=len(starting))
-        decision = None
-        if self._goal() == "up":
-            state = PolicyState.model_validate(record.policy_state)
-            decision, state = decide(pool.scaling, state, signal, now)
-            learned = window.learned.model_dump(mode="json")
-            if record.paused and record.desired is not None:
-                decision = None
-                record = replace(record, learned=learned)
-            else:
-                said = {"at": now, **decision.model_dump(mode="json")}
-                if decision.desired != record.desired:
-                    data = {
-                        "from": record.desired,
-                        "to": decision.desired,
-                        "signal": signal.model_dump(mode="json"),
-                    }
-                    self._journal.record(now, "scale", decision.reason, pool.name, data=data)
-                    record = replace(record, why=decision.reason)
-                record = replace(
-                    record,
-                    desired=decision.desired,
-                    policy_state=state.model_dump(mode="json"),
-                    learned=learned,
-                    last_decision=said,
-                )
-            self._journal.save_pool(record)
-        self._ticks[pool.name] = PoolTick(record, signal, window.latency_ms(now), without_room)
-        return decision
-
-    def _window(self, pool: PoolSpec, learned: dict[str, Any]) -> Window:
-        window = self._windows.get(pool.name)
-        if window is None:
-            window = self._windows[pool.name] = Window(pool.scaling, Learned.model_validate(learned))
-        window.spec = pool.scaling
-        return window
-
-    def _feed(self, window: Window, pool: PoolSpec, records: dict[str, HostRecord], now: float) -> None:
-        assert self._observation is not None
-        for name in pool.hosts:
-            record = records[name]
-            if (
-                record.state is HostState.READY
-                and record.startup_s
-                and self._started.get(name) != record.since
-            ):
-                self._started[name] = record.since
-                if record.since > now - 2 * self._spec.controller.interval:
-                    window.started(record.startup_s)
-        samples = []
-        for name in pool.hosts:
-            report = self._observation.hosts.get(name)
-            if report is not None and (status := report.status) is not None:
-                source = f"{status.pid}@{status.started_at}"
-                samples.append(
-                    HostSample(
-                        at=status.at,
-                        name=name,
-                        source=source,
-                        busy_s=status.busy_s,
-                        completed=status.completed,
-                        queued=status.queued,
-                        ready=status.state == "ready",
-                    )
-                )
-        window.feed(now, self._pool_sample(pool.name), samples)
-
-    def _pool_sample(self, name: str) -> PoolSample | None:
-        balancer = self._observation.balancer if self._observation else None
-        for pool in balancer.pools if balancer else ():
-            if balancer is not None and pool.name == name:
-                return PoolSample(
-                    at=balancer.at,
-                    source=f"{balancer.pid}@{balancer.started_at}",
-                    arrivals=pool.arrivals,
-                    completed=pool.completed,
-                    errors=pool.errors,
-                    in_flight=pool.in_flight,
-                    queued=pool.queued,
-                    latency=LatencyHistogram.from_wire(pool.latency),
-                    started_at=balancer.started_at,
-                )
-        return None
 
     # plan
 
@@ -294,21 +193,12 @@ class Loop:
     def _publish(self, now: float) -> None:
         """Give the balancer the backends as they are now, and the operator the picture."""
         records = self._journal.hosts()
-        wanted = backends(
-            self._spec, records, self._agent_address, lambda name: self._folder.token(f"host-{name}")
-        )
-        balancer = self._observation.balancer if self._observation else None
-        started_at = balancer.started_at if balancer else 0.0
-        if self._sent != (wanted, started_at) and self._door_silent_since is None:
-            try:
-                self._door.put(wanted)
-                self._sent = (wanted, started_at)
-            except FrontDoorError:
-                self._sent = None  # the next look tells whether it is well again
+        wanted = backends(self._spec, records, self._agent_address, self._site.token)
+        self._doorkeeper.tell(wanted, self._observation.balancer if self._observation else None)
         picture = Picture(
             self._spec,
             self._goal(),
-            self._endpoint(),
+            self._doorkeeper.endpoint,
             records,
             self._ticks,
             self._observation,
@@ -320,14 +210,6 @@ class Loop:
         target = self._site.target(record)
         assert target is not None
         return target.url.removeprefix("http://")
-
-    def _endpoint(self) -> str:
-        listen = daemons.balancer(self._spec, self._folder).ready().get("listen", self._spec.balancer.listen)
-        return f"http://{listen}"
-
-    def _door_address(self) -> str:
-        admin = daemons.balancer(self._spec, self._folder).ready().get("admin", self._spec.balancer.admin)
-        return str(admin)
 
     # upkeep
 
@@ -374,33 +256,6 @@ class Loop:
         site = open_site(spec, self._folder)
         requests.take_in(spec, self._journal, now)
         self._site = site
-
-    def _tend_balancer(self, now: float) -> None:
-        """Start the balancer again when it is gone, or answers nothing for `unreachable_after`."""
-        if self._goal() == "down":
-            return
-        balancer, patience_s = (
-            daemons.balancer(self._spec, self._folder),
-            self._spec.controller.unreachable_after,
-        )
-        try:
-            if (
-                self._door_silent_since is not None
-                and time.monotonic() - self._door_silent_since > patience_s
-            ):
-                self._door_silent_since = None
-                if balancer.stop(HUNG_GRACE_S):
-                    self._journal.record(
-                        now, "balancer", f"the balancer did not answer for {patience_s:.0f} s and was stopped"
-                    )
-            if balancer.ensure():
-                self._door_silent_since = None
-                self._journal.record(now, "balancer", "the balancer was started")
-            self._door_seen = True
-        except daemons.DaemonError as error:
-            if self._door_seen:
-                self._journal.record(now, "balancer", str(error))
-            self._door_seen = False
 
     def rest(self, patience_s: float) -> None:
         """Let actions under way end, for a moment; the journal keeps what is cut off, and the next run resumes it."""

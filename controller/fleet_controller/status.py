@@ -12,19 +12,9 @@ from fleet_controller.observe import Observation
 from fleet_controller.policies import PolicyState, cooldown_remaining_s
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.spec import FleetSpec, PoolSpec
-from fleet_controller.window import Signal
+from fleet_controller.tick import PoolTick
 
 SCHEMA = "fleetctl/status/v1"
-
-
-@dataclass(frozen=True)
-class PoolTick:
-    """One pool as of the last tick. `latency_ms` {p50, p95, p99} is what clients saw in the window."""
-
-    record: PoolRecord
-    signal: Signal | None
-    latency_ms: Mapping[str, float | None]
-    roomless: frozenset[str]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import HostReport, Observation
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.spec import FleetSpec
-from fleet_controller.status import Picture, PoolTick
+from fleet_controller.status import Picture
+from fleet_controller.tick import PoolTick
 from fleet_controller.view import pool_view, roomless
 from fleet_wire.agent import AgentStatus
 from fleet_wire.balancer import BackendList
@@ -188,7 +189,7 @@ def test_a_roomless_host_is_not_ready_and_says_why(spec: FleetSpec) -> None:
 
 @pytest.mark.parametrize(
     ("up_at", "down_at", "left"),
-    [(None, None, 0.0), (90.0, None, 20.0), (10.0, None, 0.0), (90.0, 95.0, 295.0)],
+    [(None, None, 0.0), (90.0, None, 290.0), (10.0, None, 210.0), (90.0, 95.0, 295.0)],
 )
 def test_the_cooldown_that_lasts_longest_is_shown(
     spec: FleetSpec, up_at: float | None, down_at: float | None, left: float

@@ -1,0 +1,90 @@
+"""Autoscaler: how many servers each pool should run, tick by tick.
+
+Keeps a window per pool, asks the policies, and journals what they say together with what they must remember.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from fleet_controller.journal import HostRecord, Journal, PoolRecord
+from fleet_controller.lifecycle import STARTING_UP, HostState
+from fleet_controller.observe import Observation
+from fleet_controller.policies import STALE_AFTER_S, Decision, PolicyState, decide
+from fleet_controller.samples import host_samples, pool_sample
+from fleet_controller.spec import FleetSpec, PoolSpec
+from fleet_controller.tick import PoolTick
+from fleet_controller.view import roomless
+from fleet_controller.window import Learned, Signal, Window
+
+# A signal that missed this many ticks is stale.
+STALE_TICKS = 3
+
+
+class Autoscaler:
+    """The decisions for all pools of a fleet."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._windows: dict[str, Window] = {}
+        self._ready_since: dict[str, float] = {}
+
+    def tick(
+        self,
+        spec: FleetSpec,
+        pool: PoolSpec,
+        observation: Observation,
+        records: Mapping[str, HostRecord],
+        goal: str,
+    ) -> PoolTick:
+        """Feed the pool's window with what was observed, and decide where `goal` is "up"."""
+        now = observation.at
+        record = self._journal.pool(pool.name)
+        window = self._window(pool, record)
+        self._learn_starts(window, pool, records, now, 2 * spec.controller.interval)
+        window.feed(now, pool_sample(pool, observation), host_samples(pool, observation))
+        without_room = roomless(spec, pool, observation)
+        ready = [n for n in pool.hosts if records[n].state is HostState.READY and n not in without_room]
+        starting = [n for n in pool.hosts if records[n].state in STARTING_UP]
+        signal = window.signal(now, ready=len(ready), starting=len(starting))
+        decision = None
+        if goal == "up":
+            record = replace(record, learned=window.learned.model_dump(mode="json"))
+            if not record.paused or record.desired is None:
+                stale_after_s = max(STALE_AFTER_S, STALE_TICKS * spec.controller.interval)
+                record, decision = self._decide(pool, record, signal, now, stale_after_s)
+            self._journal.save_pool(record)
+        return PoolTick(record, signal, window.latency_ms(now), without_room, decision)
+
+    def _window(self, pool: PoolSpec, record: PoolRecord) -> Window:
+        window = self._windows.get(pool.name)
+        if window is None:
+            learned = Learned.model_validate(record.learned)
+            window = self._windows[pool.name] = Window(pool.scaling, learned)
+        window.spec = pool.scaling
+        return window
+
+    def _learn_starts(
+        self, window: Window, pool: PoolSpec, records: Mapping[str, HostRecord], now: float, lately_s: float
+    ) -> None:
+        """Tell the window how long each host took that became ready since the last tick."""
+        for name in pool.hosts:
+            record = records[name]
+            if record.state is not HostState.READY or self._ready_since.get(name) == record.since:
+                continue
+            self._ready_since[name] = record.since
+            if record.startup_s and record.since > now - lately_s:
+                window.started(record.startup_s)
+
+    def _decide(
+        self, pool: PoolSpec, record: PoolRecord, signal: Signal, now: float, stale_after_s: float
+    ) -> tuple[PoolRecord, Decision]:
+        before = PolicyState.model_validate(record.policy_state)
+        decision, state = decide(pool.scaling, before, signal, now, stale_after_s=stale_after_s)
+        if decision.desired != record.desired:
+            data = {"from": record.desired, "to": decision.desired, "signal": signal.model_dump(mode="json")}
+            self._journal.record(now, "scale", decision.reason, pool.name, data=data)
+            record = replace(record, desired=decision.desired, why=decision.reason)
+        said = {"at": now, **decision.model_dump(mode="json")}
+        return replace(record, policy_state=state.model_dump(mode="json"), last_decision=said), decision

@@ -1,0 +1,24 @@
+"""What one tick found and decided for a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet_controller.policies import Decision
+from fleet_controller.records import PoolRecord
+from fleet_controller.window import Signal
+
+
+@dataclass(frozen=True)
+class PoolTick:
+    """One pool at one tick. `decision` is None while the fleet goes down or the pool is paused.
+
+    `latency_ms` {p50, p95, p99} is what clients saw in the window; `roomless` hosts lack device memory.
+    """
+
+    record: PoolRecord
+    signal: Signal | None
+    latency_ms: Mapping[str, float | None]
+    roomless: frozenset[str]
+    decision: Decision | None = None
