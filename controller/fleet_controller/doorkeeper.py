@@ -26,6 +26,7 @@ class Doorkeeper:
         self._sent: tuple[BackendList, float] | None = None
         self._silent_since: float | None = None
         self._complained = False
+        self._refused = ""
 
     @property
     def endpoint(self) -> str:
@@ -66,6 +67,9 @@ class Doorkeeper:
             return
         try:
             self.door.put(wanted)
-            self._sent = (wanted, started_at)
-        except FrontDoorError:
-            self._sent = None  # the next look tells whether it is well again
+            self._sent, self._refused = (wanted, started_at), ""
+        except FrontDoorError as error:
+            self._sent = None
+            if str(error) != self._refused:  # once, not at every tick
+                self._refused = str(error)
+                self._journal.record(time.time(), "balancer", f"the hosts could not be told to it: {error}")

@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from fleet_controller import requests
-from fleet_controller.actuate import Actuator, open_site
+from fleet_controller.actuate import Actuator, Site, open_site
 from fleet_controller.actuate.hands import Hands
 from fleet_controller.autoscaler import Autoscaler
 from fleet_controller.backends import backends
@@ -61,6 +61,7 @@ class Loop:
         self._actuator = Actuator(Hands(journal, self._doorkeeper.door, self._observer, self._woken.set))
         self._autoscaler = Autoscaler(journal)
         self._latencies = HostLatencies()
+        self._retired: list[Site] = []
         self._ticks: dict[str, PoolTick] = {}
         self._observation: Observation | None = None
         self._began: Counter[str] = Counter()
@@ -109,6 +110,7 @@ class Loop:
     def tick(self, now: float) -> TickReport:
         """Look, decide, act."""
         self._reload(now)
+        self._close_retired()
         self._actuator.resume(self._site)
         goal = self._goal()
         if goal == "up":
@@ -255,7 +257,15 @@ class Loop:
             )
         site = open_site(spec, self._folder)
         requests.take_in(spec, self._journal, now)
+        self._retired.append(self._site)
         self._site = site
+
+    def _close_retired(self) -> None:
+        """Hang up on hosts that were reached by an earlier version of fleet.yaml, once no action uses that."""
+        if self._retired and not self._actuator.busy():
+            for site in self._retired:
+                site.machines.close()
+            self._retired.clear()
 
     def rest(self, patience_s: float) -> None:
         """Let actions under way end, for a moment; the journal keeps what is cut off, and the next run resumes it."""

@@ -116,7 +116,9 @@ def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
     candidates.sort(key=lambda h: (view.record(h).failures, h.price_per_hour or 0.0))
     if mass_loss(view):
         missing = min(missing, 1 if view.count(STARTING_UP) == 0 else 0)
-    return [Step("start", h.name, view.name, view.reason) for h in candidates[: max(0, missing)]]
+    # a start that was broken off, by a `down` that was taken back, is taken up again; it counts as coming already
+    chosen = view.idle(*STARTING_UP) + candidates[: max(0, missing)]
+    return [Step("start", h.name, view.name, view.reason) for h in chosen]
 
 
 def _failed(view: PoolView) -> bool:

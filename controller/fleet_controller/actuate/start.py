@@ -17,14 +17,16 @@ from fleet_wire.agent import RunFile
 
 
 def start(action: Action, site: Site, hands: Hands) -> None:
-    """Bring the host up. Raises HostFailure."""
+    """Bring the host up, unless the fleet is to go down in the meantime. Raises HostFailure."""
     machine = site.machines.machine(action.host)
     began = time.monotonic()
     hands.move(action.host, HostState.BOOTING, action.reason)
     _boot(machine, site)
     hands.move(action.host, HostState.REACHABLE, action.reason)
     _launch(action, machine, site, hands)
-    _await_ready(machine, site, hands)
+    if not _await_ready(machine, site, hands):
+        hands.journal.conclude(action, HostState.LOADING, "abandoned: the fleet goes down", time.time())
+        return
     took = time.monotonic() - began
     hands.journal.conclude(action, HostState.READY, action.reason, time.time(), startup_s=took, retry_at=0.0)
 
@@ -91,8 +93,11 @@ def _started(
     return machine.start(release, models, action_id, token)
 
 
-def _await_ready(machine: Machine, site: Site, hands: Hands) -> None:
-    """Poll the agent until its models are loaded; its own words when it can't load them."""
+def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:
+    """Poll the agent until its models are loaded; its own words when it can't load them.
+
+    False when nobody wants them any more: loading may take long, and `fleetctl down` does not wait for it.
+    """
     host = machine.name
     patience_s = site.spec.host(host).agent.start_timeout
     deadline = time.monotonic() + patience_s
@@ -100,7 +105,9 @@ def _await_ready(machine: Machine, site: Site, hands: Hands) -> None:
     while True:
         report = hands.report(host, site)
         if report.status is not None and report.status.state == "ready":
-            return
+            return True
+        if hands.journal.goal() == "down":
+            return False
         if report.status is not None and report.status.state == "failed":
             cause = f"the agent can't serve: {report.status.error}"
             raise HostFailure(host, "start", cause, f"{see}; mend the model and run `fleetctl up` again")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.plan import PoolView
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import HostSpec
@@ -39,6 +39,8 @@ def pool() -> Callable[..., PoolView]:
             state = HostState(known.pop("state"))
             known.setdefault("release", NEW if state in RUNNING else None)
             records[name] = HostRecord(name, pool="default", state=state, **known)
+        # a host that starts has an open action, unless the test says otherwise
+        view.setdefault("busy", frozenset(n for n, r in records.items() if r.state in STARTING_UP))
         return PoolView("default", tuple(specs), records, desired, "the decision", NEW, **view)
 
     return make

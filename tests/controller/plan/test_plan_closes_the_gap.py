@@ -36,6 +36,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         {"desired": 4},
         [],
     ),
+    (
+        "a start that was broken off is taken up again, and counts",
+        {"a": "loading", "b": "off"},
+        {"desired": 1, "busy": frozenset()},
+        ["start a"],
+    ),
     ("what leaves does not count", {"a": "draining", "b": "off"}, {"desired": 1}, ["start b"]),
     (
         "the cheapest",
@@ -219,7 +225,7 @@ DOWN: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
     (
         "all at once",
         {"a": "ready", "b": "failed", "c": "loading", "d": "off"},
-        {},
+        {"busy": frozenset()},
         ["stop a", "stop b", "stop c"],
     ),
     ("protected ones too", {"a": {"state": "ready", "protect": True}}, {}, ["stop a"]),
