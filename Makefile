@@ -1,9 +1,11 @@
 # fleetctl: `make` alone lists what there is. Everything happens in .venv, made by make/environment.py.
-# Variables: PYTHON=/path/to/python3   TORCH_INDEX=URL   HASHES=0   VERBOSE=1   QUICK=1   T="pytest arguments"
+# Variables: PYTHON=/path/to/python3   TORCH_INDEX=URL   HASHES=0   VERBOSE=1   QUICK=1   JOBS=N   T="pytest arguments"
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# Tests wait for processes more than they compute: two at a time on two cores.
+JOBS := auto
 TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh curl ps ensurepip
 
 # Found by the tests: what Debian keeps out of a user's PATH (sshd, cron, ip), and what make/unpack.sh unpacked.
@@ -35,7 +37,7 @@ test-tools: environment
 
 .PHONY: test
 test: environment test-tools ## the tests (T="-k drain" picks some)
-	@$(BIN)/python -m pytest -m "not slow and not netns" $(T)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not netns" $(T)
 
 .PHONY: test-slow
 test-slow: environment test-tools ## the tests that take long

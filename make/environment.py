@@ -4,10 +4,10 @@
 
 Standard library only: it runs before anything is installed. Every file pip takes is checked against the
 sha256 in .ci/constraints.txt (HASHES=0 switches that off, for an index that rebuilds packages).
-TORCH_INDEX=URL takes torch from that index instead, e.g. https://download.pytorch.org/whl/cpu: torch's own
+TORCH_INDEX=URL takes torch from that index instead, PyTorch's own index of CPU builds for one: torch's own
 hash is then not checked, since each index builds its own file.
 
-Needs no ensurepip (Debian keeps it in python3-venv): pip is then fetched from the package index by its pinned hash.
+Needs no ensurepip (Debian keeps it in python3-venv): root installs that, anyone else gets Debian's pip unpacked.
 Exits 0, or 1 with what failed and what to do next.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import html.parser
 import importlib.util
 import json
 import os
@@ -26,9 +25,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import urllib.error
-import urllib.parse
-import urllib.request
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +36,6 @@ STAMP = VENV / "made.json"
 PROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 BUILD = ("hatchling", "editables")  # what the editable install needs, pinned like the rest
-INDEX = "https://pypi.org/simple"
 
 
 class Problem(Exception):
@@ -69,9 +64,10 @@ def stamped() -> tuple[str | None, set[str]]:
         return None, set()
 
 
-def runs(*argv: str | Path) -> bool:
+def runs(*argv: str | Path, folder: Path | None = None) -> bool:
     try:
-        return subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        done = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        return done.returncode == 0
     except OSError:
         return False
 
@@ -94,76 +90,39 @@ def locked(name: str) -> tuple[str, set[str]]:
     raise Problem(f"{CONSTRAINTS} does not pin {name}; write it anew: make lock")
 
 
-class Links(html.parser.HTMLParser):
-    """The files a simple index page names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.urls: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.urls += [value for name, value in attrs if name == "href" and value]
-
-
-def index_urls() -> list[str]:
-    return [os.environ.get("PIP_INDEX_URL") or INDEX, *os.environ.get("PIP_EXTRA_INDEX_URL", "").split()]
-
-
-def fetch_pip(folder: Path) -> Path:
-    """pip's own wheel from the package index, which also runs as `python WHEEL/pip`.
-
-    Raises Problem when no index has the pinned version or the sum differs.
-    """
-    version, sums = locked("pip")
-    wheel = f"pip-{version}-py3-none-any.whl"
-    tried = []
-    for index in index_urls():
-        page = index.rstrip("/") + "/pip/"
-        try:
-            links = Links()
-            with urllib.request.urlopen(page, timeout=30) as answer:
-                links.feed(answer.read().decode())
-            for url in links.urls:
-                whole = urllib.parse.urljoin(page, url)
-                if Path(urllib.parse.urlparse(whole).path).name != wheel:
-                    continue
-                with urllib.request.urlopen(whole, timeout=60) as answer:
-                    data = answer.read()
-                if hashlib.sha256(data).hexdigest() not in sums:
-                    raise Problem(
-                        f"{whole} is not the {wheel} that {CONSTRAINTS.name} names: its sha256 differs."
-                    )
-                path = folder / wheel
-                path.write_bytes(data)
-                return path
-            tried.append(f"{page} has no {wheel}")
-        except (urllib.error.URLError, OSError) as error:
-            tried.append(f"{page}: {error}")
-    raise Problem("pip is not there and could not be fetched: " + "; ".join(tried))
+def unpacked_pip(scratch: Path) -> Path | None:
+    """Debian's own pip wheel, unpacked without being root; it also runs as `python WHEEL/pip`. None without apt-get."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return None
+    apt = [str(ROOT / "make" / "apt.sh"), str(scratch / "apt")]
+    got = runs(*apt, "update") and runs(*apt, "download", "python3-pip-whl", folder=scratch)
+    for package in scratch.glob("*.deb") if got else ():
+        runs("dpkg-deb", "-x", package, scratch / "unpacked")
+    return next(iter((scratch / "unpacked").rglob("pip-*.whl")), None)
 
 
 def bring_pip(scratch: Path) -> None:
-    """Puts some pip into the new environment, from the nearest place that has one."""
+    """Puts some pip into the new environment, from the nearest place that has one. Raises Problem."""
     if runs(INTERPRETER, "-m", "pip", "--version"):
         return
     if importlib.util.find_spec("ensurepip") and runs(INTERPRETER, "-m", "ensurepip", "--default-pip"):
         return
-    try:
-        pip = [str(INTERPRETER), f"{fetch_pip(scratch)}/pip"]
-        subprocess.run([*pip, "install", "--quiet", "--no-index", "--find-links", scratch, "pip"], check=True)
-        return
-    except (Problem, subprocess.CalledProcessError) as error:
-        reason = error
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        say(f"{reason} Installing python3-venv, which brings it.")
-        installed = runs("apt-get", "update", "-qq") and runs(
-            "apt-get", "install", "-y", "-qq", "python3-venv"
-        )
-        if installed and runs(INTERPRETER, "-m", "ensurepip", "--default-pip"):
+        say("installing python3-venv, which brings pip: Debian's python3 comes without")
+        if (
+            runs("apt-get", "update", "-qq")
+            and runs("apt-get", "install", "-y", "-qq", "python3-venv")
+            and runs(INTERPRETER, "-m", "ensurepip", "--default-pip")
+        ):
+            return
+    wheel = unpacked_pip(scratch)
+    if wheel is not None:
+        folder = wheel.parent
+        if runs(INTERPRETER, f"{wheel}/pip", "install", "--no-index", "--find-links", folder, "pip"):
             return
     raise Problem(
-        f"{reason}\n      Debian's python3 comes without pip: apt-get install python3-venv, then try again."
+        "Python here has no pip, and Debian's could not be had either.\n"
+        "      As root: apt-get install python3-venv; then the same make command."
     )
 
 
@@ -201,7 +160,7 @@ def hint_small_torch() -> None:
     if sys.platform == "linux" and not told and not has_gpu():
         say(
             "no NVIDIA GPU here, and the index's torch brings about 3 GB of CUDA. The CPU build is a tenth of that:\n"
-            "      stop now and run with TORCH_INDEX=https://download.pytorch.org/whl/cpu"
+            "      stop now and run with TORCH_INDEX=URL, the index of CPU builds that PyTorch's installation page names"
         )
 
 

@@ -20,7 +20,7 @@ echo "torch==$torch" >"$scratch/held.txt"
 printf '%s\n' pip hatchling editables >"$scratch/build.txt"
 [ -z "${KEEP:-}" ] || cp .ci/constraints.txt "$scratch/lock.txt"
 "$scratch/env/bin/uv" pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
-    --all-extras --no-annotate --no-header --index-strategy first-index --default-index https://pypi.org/simple \
+    --all-extras --no-annotate --no-header \
     --constraint "$scratch/held.txt" pyproject.toml "$scratch/build.txt" --output-file "$scratch/lock.txt" >/dev/null
 {
     echo "# Every package that make and CI install, pinned, with the sha256 of each of its files. Written by: make lock"

@@ -6,6 +6,7 @@
 #     make/unpack.sh "PACKAGE PACKAGE..."
 set -eu
 cd "$(dirname "$0")/.."
+here=$PWD/make
 packages=$1
 place=$PWD/.venv/debian
 log=$(mktemp)
@@ -20,14 +21,12 @@ give_up() {
 }
 
 apt() {
-    # apt's own lists and cache, but the system's word on what is installed.
-    apt-get -q -o Dir::State="$place/state" -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache="$place/cache" \
-        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Debug::NoLocking=1 -o APT::Sandbox::User= "$@"
+    "$here/apt.sh" "$place" "$@"
 }
 
 echo "make: no root here; unpacking for the tests under .venv/debian:$packages" >&2
 rm -rf "$place"
-mkdir -p "$place/state/lists/partial" "$place/cache/archives/partial" "$place/run" "$place/files"
+mkdir -p "$place/cache/archives" "$place/run" "$place/files"
 apt update >"$log" 2>&1 || give_up
 # shellcheck disable=SC2086
 names=$(apt install --simulate --no-install-recommends $packages 2>"$log" | awk '$1 == "Inst" {print $2}') || give_up
