@@ -160,7 +160,7 @@ def hint_small_torch() -> None:
     if sys.platform == "linux" and not told and not has_gpu():
         say(
             "no NVIDIA GPU here, and the index's torch brings about 3 GB of CUDA. The CPU build is a tenth of that:\n"
-            "      stop now and run with TORCH_INDEX=URL, the index of CPU builds that PyTorch's installation page names"
+            "      stop now and run with TORCH_INDEX=URL, the index of CPU builds that PyTorch's own page names"
         )
 
 
