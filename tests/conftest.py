@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "lab"))
 
 from fleet_lab.lab import Lab
 from fleet_lab.netns import Network
+
+# CI tries the same examples each time: a change is judged by what it changed. A run at a desk tries new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 LABS = pytest.StashKey[list[Lab]]()
 
