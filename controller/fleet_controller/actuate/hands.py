@@ -30,7 +30,7 @@ class Hands:
     on_change: Callable[[], None]
 
     def record(self, host: str) -> HostRecord:
-        return self.journal.hosts()[host]
+        return self.journal.host(host)
 
     def move(self, host: str, state: HostState, reason: str, **changes: Any) -> None:
         self.journal.move(host, state, reason, time.time(), **changes)

@@ -30,9 +30,8 @@ class Inspector:
         record = self._hands.record(host)
         try:
             self._judge(record, site)
-        except (
-            Exception
-        ) as error:  # one host's trouble, a bug of ours included, must not take the others down
+        except Exception as error:
+            # one host's trouble, a bug of ours included, must not take the others down
             lost = isinstance(error, HostFailure) and error.unreachable
             state = HostState.UNREACHABLE if lost else HostState.FAILED
             self._give_up(record, state, words(error, host))

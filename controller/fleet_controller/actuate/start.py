@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machine import AgentProcess, Machine, Probe
 from fleet_controller.hosts.release import Release
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
@@ -21,9 +21,9 @@ def start(action: Action, site: Site, hands: Hands) -> None:
     machine = site.machines.machine(action.host)
     began = time.monotonic()
     hands.move(action.host, HostState.BOOTING, action.reason)
-    _boot(machine, site)
+    found = _boot(machine, site).agent
     hands.move(action.host, HostState.REACHABLE, action.reason)
-    _launch(action, machine, site, hands)
+    _launch(action, machine, found, site, hands)
     if not _await_ready(machine, site, hands):
         hands.journal.conclude(action, HostState.LOADING, "abandoned: the fleet goes down", time.time())
         return
@@ -31,31 +31,28 @@ def start(action: Action, site: Site, hands: Hands) -> None:
     hands.journal.conclude(action, HostState.READY, action.reason, time.time(), startup_s=took, retry_at=0.0)
 
 
-def _boot(machine: Machine, site: Site) -> None:
-    """Switch the machine on where that is ours to do, and wait until it answers."""
+def _boot(machine: Machine, site: Site) -> Probe:
+    """Switch the machine on where that is ours to do, and wait until it answers; what it answers."""
     powered = machine.powered()
     if powered is None:
-        machine.probe()
-        return
+        return machine.probe()
     if not powered:
         machine.power_on()
     deadline = time.monotonic() + site.spec.host(machine.name).power.boot_timeout
     while True:
         try:
-            machine.probe()
-            return
+            return machine.probe()
         except HostFailure as failure:
             if not failure.unreachable or time.monotonic() > deadline:
                 raise
         time.sleep(POLL_S)
 
 
-def _launch(action: Action, machine: Machine, site: Site, hands: Hands) -> None:
+def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: Site, hands: Hands) -> None:
     """Have one agent of the wanted release run there: the one that does already, or a new one."""
     pool = site.pool(action.host)
     release = site.releases[pool.name]
     hands.move(action.host, HostState.INSTALLING, action.reason)
-    found = machine.probe().agent
     ours = found is not None and found.action_id == action.id
     if found is not None and not ours and found.alive and found.release == release.key and found.port:
         # an agent of ours that the journal had lost: it is taken over, not doubled

@@ -112,6 +112,18 @@ class Journal:
             rows = connection.execute(sa.select(tables.hosts).order_by(tables.hosts.c.name)).mappings()
             return {row["name"]: _host(row) for row in rows}
 
+    def host(self, name: str) -> HostRecord:
+        """One host. Raises KeyError for an unknown one."""
+        with self._transaction(reads=True) as connection:
+            return self._read_host(connection, name)
+
+    def _read_host(self, connection: Connection, name: str) -> HostRecord:
+        query = sa.select(tables.hosts).where(tables.hosts.c.name == name)
+        row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            raise KeyError(name)
+        return _host(row)
+
     def enlist(self, names: Iterable[str], now: float) -> None:
         """Make sure that each named host has a record; new ones are off."""
         with self._transaction() as connection:
@@ -153,14 +165,7 @@ class Journal:
     def _move(
         self, connection: Connection, name: str, state: HostState, reason: str, now: float, **changes: Any
     ) -> HostRecord:
-        row = (
-            connection.execute(sa.select(tables.hosts).where(tables.hosts.c.name == name))
-            .mappings()
-            .one_or_none()
-        )
-        if row is None:
-            raise KeyError(name)
-        before = _host(row)
+        before = self._read_host(connection, name)
         check_move(name, before.state, state)
         values: dict[str, Any] = dict(changes)
         if state is not before.state:
@@ -173,8 +178,7 @@ class Journal:
                 data["error"] = changes["error"]
             pool = changes.get("pool", before.pool)
             self._record(connection, now, state.value, pool, name, reason, data)
-        row = connection.execute(sa.select(tables.hosts).where(tables.hosts.c.name == name)).mappings().one()
-        return _host(row)
+        return self._read_host(connection, name)
 
     def amend(self, name: str, **changes: Any) -> None:
         """Set fields of a host's record without a move and without an event."""
