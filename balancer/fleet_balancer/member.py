@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fleet_balancer.health import Health, HealthRule
-from fleet_wire.agent import DeviceMemory
+from fleet_wire.agent import DeviceMemory, room_bytes
 from fleet_wire.balancer import Backend, BackendStatus
 
 
@@ -24,9 +24,8 @@ class MemoryReport:
 
     def room_for(self, model: str | None) -> int | None:
         """Bytes that `model` finds: what is free and what it already holds. None: unknown, which is not full."""
-        if self.used is None or self.total is None:
-            return None
-        return self.total - self.used + (self.held.get(model, 0) if model is not None else 0)
+        held = 0 if model is None else self.held.get(model, 0)
+        return room_bytes(self.used, self.total, held)
 
 
 class Watcher(Protocol):

@@ -72,6 +72,11 @@ class DeviceMemory(BaseModel):
     total_bytes: int | None = None
 
 
+def room_bytes(used: int | None, total: int | None, held: int) -> int | None:
+    """What a model finds on a device where it already holds `held` bytes: those, and what is free; None: unknown."""
+    return None if used is None or total is None else total - used + held
+
+
 class ModelStatus(BaseModel):
     """`device_memory_bytes` is what this model itself holds on the device; None: unknown."""
 
@@ -115,10 +120,7 @@ class AgentStatus(BaseModel):
 
     def room_bytes(self, model: str) -> int | None:
         """Device memory that `model` could have here: what is free plus what it holds already; None: unknown."""
-        memory = self.device_memory
-        if memory.total_bytes is None or memory.used_bytes is None:
-            return None
-        own = sum(m.device_memory_bytes or 0 for m in self.models if m.name == model)
-        return memory.total_bytes - memory.used_bytes + own
+        held = sum(m.device_memory_bytes or 0 for m in self.models if m.name == model)
+        return room_bytes(self.device_memory.used_bytes, self.device_memory.total_bytes, held)
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
