@@ -22,18 +22,6 @@ REPO = Path(__file__).resolve().parents[2]
 FLEETCTL = [sys.executable, "-m", "fleetctl"]
 
 
-def until(what: str, check: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    """Poll `check` until it is truthy; its value. Fails naming `what` after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = check()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(0.1)
-
-
 @dataclass
 class Sent:
     """One request of a load: seconds on the monotonic clock, and how it ended."""
@@ -172,6 +160,19 @@ class Fleet:
     @property
     def endpoint(self) -> str:
         return str(self.status()["endpoint"])
+
+    def wait(self, what: str, check: Callable[[], Any], timeout_s: float = 90) -> None:
+        """Poll until `check` is truthy; fails naming `what`, with the fleet's status, events and logs."""
+        deadline = time.monotonic() + timeout_s
+        while not check():
+            if time.monotonic() > deadline:
+                told = f"{self.status()}\n{self.events()[-10:]}\n{self.log()}"
+                pytest.fail(f"not within {timeout_s:.0f} s: {what}\n{told}")
+            time.sleep(0.2)
+
+    def wait_ready(self, count: int, timeout_s: float = 60) -> None:
+        """Until so many hosts are ready, no more and no fewer."""
+        self.wait(f"{count} hosts ready", lambda: self.pool()["ready"] == count, timeout_s)
 
     def predict(self, instances: list[Any], timeout_s: float = 30) -> httpx.Response:
         url = f"{self.endpoint}/v1/models/tiny:predict"

@@ -58,7 +58,7 @@ async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts
     assert len(load.failed) <= len(in_flight)
     assert all(s.status == 502 for s in load.failed), load.failed
 
-    await asyncio.to_thread(wait_ready, fleet, 3)
+    await asyncio.to_thread(fleet.wait_ready, 3)
     story = [(e["kind"], e["host"]) for e in fleet.events() if e["host"] == "h2"]
     assert story.index(("failed", "h2")) < len(story) - 1 - story[::-1].index(("ready", "h2"))
 
@@ -74,10 +74,3 @@ async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts
         assert host.left() == [], f"{host.name} still runs {host.left()}"
     assert set(fleet.in_state("off")) == {"h1", "h2", "h3"}
     assert not fleet.status()["controller"]["running"]
-
-
-def wait_ready(fleet: Any, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while fleet.pool()["ready"] < count:
-        assert time.monotonic() < deadline, f"{fleet.status()}\n{fleet.log()}"
-        time.sleep(0.2)

@@ -24,10 +24,7 @@ def test_a_controller_killed_while_it_scales_goes_on_where_it_was(fleet: Any, ss
         assert not fleet.status()["controller"]["running"]
         assert fleet.predict([[1, 2, 3, 4]]).status_code == 200  # the front door does not need it
         fleet.cli("up")
-        deadline = time.monotonic() + 60
-        while fleet.pool()["ready"] != 3:
-            assert time.monotonic() < deadline, f"{fleet.status()}\n{fleet.log()}"
-            time.sleep(0.2)
+        fleet.wait_ready(3)
         agents = {h.name: h.agents() for h in hosts}
         assert all(len(found) == 1 for found in agents.values()), agents
         fleet.cli("scale", "1")

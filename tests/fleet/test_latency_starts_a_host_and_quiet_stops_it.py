@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import Any
 
 import pytest
@@ -31,9 +30,9 @@ async def test_load_over_the_latency_target_starts_a_host_and_quiet_stops_one(
     assert fleet.pool()["desired"] == 1
 
     async with fleet.load(rate=14) as load:
-        await asyncio.to_thread(wait_until, fleet, lambda: fleet.pool()["ready"] == 2)
+        await asyncio.to_thread(fleet.wait_ready, 2, 90)
     assert not load.failed, load.failed[:3]
-    await asyncio.to_thread(wait_until, fleet, lambda: sorted(states(fleet)) == ["off", "ready"])
+    await asyncio.to_thread(fleet.wait, "one host off", lambda: sorted(states(fleet)) == ["off", "ready"])
 
     told = [e for e in fleet.events() if e["kind"] == "scale"]
     up = next(e for e in told if e["to"] == 2)
@@ -48,10 +47,3 @@ async def test_load_over_the_latency_target_starts_a_host_and_quiet_stops_one(
 
 def states(fleet: Any) -> list[str]:
     return [h["state"] for h in fleet.hosts().values()]
-
-
-def wait_until(fleet: Any, check: Any, timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"{fleet.status()}\n{fleet.events()[-10:]}\n{fleet.log()}"
-        time.sleep(0.2)

@@ -12,8 +12,12 @@ import pytest
 from fleet_lab.host import Host
 from fleet_lab.lab import Lab
 
+from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.hosts.release import Release, ReleaseFile
+from fleet_controller.hosts.ssh import SshTransport
+from fleet_controller.hosts.ssh_connection import Connections
+from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec, load
 
 STUB_AGENT = """
@@ -127,3 +131,17 @@ def machines_of(fleet_of: FleetOf, state: Path) -> Iterator[Callable[..., Machin
 @pytest.fixture
 def host(ssh_hosts: Lab) -> Host:
     return ssh_hosts(1)[0]
+
+
+@pytest.fixture(params=["ssh", "local"])
+def transport(
+    request: pytest.FixtureRequest, ssh_hosts: Lab, fleet_of: Callable[..., FleetSpec]
+) -> Iterator[Transport]:
+    """A host over SSH, and this machine: what holds for one holds for the other."""
+    if request.param == "local":
+        yield LocalTransport("here", 20)
+        return
+    [host] = ssh_hosts(1)
+    connections = Connections(fleet_of([host.entry()]))
+    yield SshTransport(connections.to_host("h1"), 20)
+    connections.close()

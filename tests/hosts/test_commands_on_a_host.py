@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from fleet_lab.host import Host
-from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure, printable
-from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.ssh import SshTransport
 from fleet_controller.hosts.ssh_connection import Connections
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec
-
-
-@pytest.fixture(params=["ssh", "local"])
-def transport(
-    request: pytest.FixtureRequest, ssh_hosts: Lab, fleet_of: Callable[..., FleetSpec]
-) -> Iterator[Transport]:
-    if request.param == "local":
-        yield LocalTransport("here", 20)
-        return
-    [host] = ssh_hosts(1)
-    connections = Connections(fleet_of([host.entry()]))
-    yield SshTransport(connections.to_host("h1"), 20)
-    connections.close()
 
 
 def python(code: str, **more: object) -> Command:

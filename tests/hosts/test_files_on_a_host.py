@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fleet_lab.host import Host
-from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.ssh import SshTransport
 from fleet_controller.hosts.ssh_connection import Connections
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec
-
-
-@pytest.fixture(params=["ssh", "local"])
-def transport(
-    request: pytest.FixtureRequest, ssh_hosts: Lab, fleet_of: Callable[..., FleetSpec]
-) -> Iterator[Transport]:
-    if request.param == "local":
-        yield LocalTransport("here", 20)
-        return
-    [host] = ssh_hosts(1)
-    connections = Connections(fleet_of([host.entry()]))
-    yield SshTransport(connections.to_host("h1"), 20)
-    connections.close()
 
 
 def test_bytes_and_files_arrive_with_their_mode(transport: Transport, tmp_path: Path) -> None:
