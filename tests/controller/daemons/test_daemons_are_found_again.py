@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,10 @@ class Sleeper(Daemon):
 
     def __init__(self, folder: Path, *options: str) -> None:
         program = folder / "sleeper.py"
-        program.write_text(SLEEPER)
+        # in one piece: a program that others just start must not be found empty
+        fresh = folder / f"sleeper.{threading.get_ident()}.new"
+        fresh.write_text(SLEEPER)
+        fresh.replace(program)
         super().__init__("sleeper", StateFolder(folder, ""), [sys.executable, "-S", str(program), *options])
         self.folder = folder
 
