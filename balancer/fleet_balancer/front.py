@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 
 from fleet_balancer.health import HealthRule
+from fleet_balancer.keys import Keyring, new_slots
 from fleet_balancer.member import Member, address_of
 from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_wire.balancer import BackendList, PoolConfig
@@ -51,6 +52,10 @@ class Front:
         self.pools: dict[str, Pool] = {"default": Pool(PoolConfig(), rng, stale_s)}
         self.members: list[Member] = []
         self.unrouted = 0
+        # None: no API key is asked for.
+        self.keyring: Keyring | None = None
+        # What each key has used of its rate, over every change of the list; set it to share it between processes.
+        self.key_slots: MutableSequence[float] | None = None
         self._routes: dict[bytes, Route] = {}
         self._learn()
 
@@ -61,6 +66,7 @@ class Front:
         another address is another process and starts from zero.
         """
         _check(new)
+        keyring = self._keyring(new)
         known = {(m.name, m.address): m for m in self.members}
         members: list[Member] = []
         added: list[Member] = []
@@ -84,6 +90,7 @@ class Front:
             pools[config.name] = pool
         self.members = members
         self.pools = pools
+        self.keyring = keyring
         self._learn()
         served = [one for pool in gone.values() for one in pool.dismiss()]
         for pool in gone.values():
@@ -156,6 +163,13 @@ class Front:
 
     def serve_waiting(self, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
         return [one for pool in self.pools.values() if pool.waiting for one in pool.serve_waiting(now)]
+
+    def _keyring(self, new: BackendList) -> Keyring | None:
+        if new.keys is None:
+            return None
+        if self.key_slots is None:
+            self.key_slots = new_slots()
+        return Keyring(new.keys, self.key_slots)
 
     def _learn(self) -> None:
         by_model: dict[str, list[Pool]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fleet_balancer.http.grammar import Limits
+from fleet_wire.balancer import BalancerLimits
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,19 @@ class Settings:
     connect_timeout_s: float = 2.0
     upstream_idle_s: float = 4.0
     buffer: int = 64 * 1024
+
+    @classmethod
+    def of(cls, limits: BalancerLimits) -> Settings:
+        """The settings of a balancer that is configured by a file."""
+        return cls(
+            limits=Limits(
+                head=limits.head_bytes,
+                target=limits.target_bytes,
+                fields=limits.fields,
+                body=limits.body_bytes,
+            ),
+            header_timeout_s=limits.header_timeout_s,
+            idle_timeout_s=limits.idle_timeout_s,
+            body_timeout_s=limits.body_timeout_s,
+            connect_timeout_s=limits.connect_timeout_s,
+        )

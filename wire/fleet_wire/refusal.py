@@ -22,6 +22,7 @@ STATUS = {
     "not_implemented": 501,
     "bad_gateway": 502,
     "overloaded": 429,
+    "too_many_requests": 429,
     "unavailable": 503,
     "deadline_exceeded": 504,
     "version_not_supported": 505,
@@ -49,8 +50,11 @@ class Refusal(Exception):
         return json.dumps({"error": error}, separators=(",", ":")).encode()
 
     def headers(self) -> list[tuple[str, str]]:
-        """Content-Type and, for 429 and 503, Retry-After in whole seconds (RFC 9110 10.2.3), at least 1."""
+        """Content-Type; for 401 the challenge that goes with it (RFC 9110 11.6.1, RFC 6750 3); for 429 and 503
+        Retry-After in whole seconds (RFC 9110 10.2.3), at least 1."""
         headers = [("content-type", "application/json")]
+        if self.status == 401:
+            headers.append(("www-authenticate", "Bearer"))
         if self.status in (429, 503):
             headers.append(("retry-after", str(max(1, math.ceil(self.retry_after_s or 1)))))
         return headers
