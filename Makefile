@@ -64,7 +64,7 @@ bench: bench-agent bench-balancer ## all benchmarks (QUICK=1: a minute each)
 bench-agent: environment ## one host's server against its peers -> bench/out/agent.json
 	@QUICK=$(QUICK) $(BIN)/python -m bench.agent
 bench-balancer: environment ## the front door against its peers -> bench/out/balancer.json
-	@QUICK=$(QUICK) $(BIN)/python bench/balancer/bench.py
+	@QUICK=$(QUICK) $(BIN)/python -m bench.balancer
 
 .PHONY: lock
 lock: ## choose newer versions of the dependencies (KEEP=1: only what must change)

@@ -1,4 +1,4 @@
-"""Closed-loop load: `load.py PORT CONNECTIONS SECONDS BODY_BYTES` prints JSON {requests, rps, p50_ms, p99_ms, errors}.
+"""Closed-loop load: `load.py PORT CONNECTIONS SECONDS BODY_BYTES KEY` prints {requests, rps, p50_ms, p99_ms, errors}.
 
 Used where wrk is not installed; every request carries a header of its own, so that nothing can be looked up.
 """
@@ -21,8 +21,9 @@ class Worker(asyncio.Protocol):
     errors = 0
     latencies: list[float] = []
 
-    def __init__(self, body: bytes, until: float) -> None:
+    def __init__(self, body: bytes, until: float, key: bytes) -> None:
         self.body = body
+        self.key = key
         self.until = until
         self.done = asyncio.get_running_loop().create_future()
 
@@ -36,7 +37,9 @@ class Worker(asyncio.Protocol):
         self.sent_at = time.perf_counter()
         self.transport.write(
             b"POST /v1/models/m:predict HTTP/1.1\r\nHost: bench\r\nX-Unique: %d\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n" % (Worker.count, len(self.body)) + self.body
+            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"
+            % (Worker.count, self.key, len(self.body))
+            + self.body
         )
 
     def data_received(self, data: bytes) -> None:
@@ -65,12 +68,13 @@ async def main() -> None:
         float(sys.argv[3]),
         int(sys.argv[4]),
     )
+    key = sys.argv[5].encode()
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
     workers = []
     for _ in range(connections):
         _, worker = await loop.create_connection(
-            lambda: Worker(b"x" * size, start + seconds), "127.0.0.1", port
+            lambda: Worker(b"x" * size, start + seconds, key), "127.0.0.1", port
         )
         workers.append(worker)
     await asyncio.gather(*(worker.done for worker in workers))

@@ -1,4 +1,7 @@
-"""A host for the benchmark: answers every request with 200 bytes, as cheaply as Python can. `origin.py PORT...`"""
+"""A host for the benchmark: answers every request with 200 bytes, as cheaply as Python can. `origin.py PORT...`
+
+A request with `x-answer-bytes: N` is answered with N bytes, as fast as they are taken.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import cast
 
 import uvloop
 
+PIECE = b"y" * 65536
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 200\r\n\r\n" + b"y" * 200
 
 
@@ -16,6 +20,21 @@ class Origin(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.head = b""
         self.left = 0
+        self.owed = 0
+        self.held = False
+
+    def pause_writing(self) -> None:
+        self.held = True
+
+    def resume_writing(self) -> None:
+        self.held = False
+        self.pay()
+
+    def pay(self) -> None:
+        while self.owed and not self.held:
+            piece = PIECE[: self.owed]
+            self.owed -= len(piece)
+            self.transport.write(piece)
 
     def data_received(self, data: bytes) -> None:
         while data:
@@ -34,6 +53,12 @@ class Origin(asyncio.Protocol):
                 at = low.find(b"\r\ncontent-length:")
                 self.left = int(low[at + 17 :].split(b"\r", 1)[0]) if at >= 0 else 0
                 data = data[end + 4 :]
+                at = low.find(b"\r\nx-answer-bytes:")
+                if at >= 0:
+                    self.owed = int(low[at + 17 :].split(b"\r", 1)[0])
+                    self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % self.owed)
+                    self.pay()
+                    continue
                 if not self.left:
                     self.transport.write(ANSWER)
                     continue
