@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from typing import Literal
 
+from fleet_balancer.ask import Ask
 from fleet_balancer.member import Member, MemoryReport
 from fleet_balancer.pick import Picker, Refuses, picker_for
 from fleet_wire.balancer import PoolConfig, PoolStatus
@@ -22,17 +23,19 @@ from fleet_wire.refusal import Refusal
 
 # completed: answered below 500. error: answered with 5xx, or broken off by the host. refused: turned away by the
 # balancer. abandoned: the client left. retry: nothing was sent, the request is placed again and not counted yet.
-Outcome = Literal["completed", "error", "refused", "abandoned", "retry"]
+# spare: the one of a request's two claims (see Pool.hedge) whose answer nobody needs; the other one is counted.
+Outcome = Literal["completed", "error", "refused", "abandoned", "retry", "spare"]
 
 
 class Claim:
     """One request on one host, until it is settled."""
 
-    __slots__ = ("member", "pool", "settled")
+    __slots__ = ("ask", "member", "pool", "settled")
 
-    def __init__(self, pool: Pool, member: Member) -> None:
+    def __init__(self, pool: Pool, member: Member, ask: Ask | None) -> None:
         self.pool = pool
         self.member = member
+        self.ask = ask
         self.settled = False
 
     def __repr__(self) -> str:
@@ -42,12 +45,13 @@ class Claim:
 class Ticket:
     """A request that waits. `owner` is the caller's own."""
 
-    __slots__ = ("deadline", "model", "owner")
+    __slots__ = ("ask", "deadline", "model", "owner")
 
-    def __init__(self, owner: object, model: str | None, deadline: float) -> None:
+    def __init__(self, owner: object, model: str | None, deadline: float, ask: Ask | None = None) -> None:
         self.owner = owner
         self.model = model
         self.deadline = deadline
+        self.ask = ask
 
 
 class Pool:
@@ -95,7 +99,9 @@ class Pool:
         """Whether any decision here depends on device memory."""
         return bool(self.needs) or self.config.routing == "gpu_memory"
 
-    def claim(self, model: str | None, now: float, tried: Collection[Member] = ()) -> Claim | None:
+    def claim(
+        self, model: str | None, now: float, tried: Collection[Member] = (), ask: Ask | None = None
+    ) -> Claim | None:
         """Place one request; None: nobody may take it now. `tried` are hosts that already failed it."""
         refuses = self._refuses(model, now, tried) if tried or self.needs else None
         member = self._picker.pick(refuses)
@@ -105,16 +111,28 @@ class Pool:
         member.requests += 1
         self.in_flight += 1
         member.changed()
-        return Claim(self, member)
+        return Claim(self, member, ask)
 
-    def settle(self, claim: Claim, outcome: Outcome, latency_ms: float = 0.0) -> None:
+    def hedge(
+        self, claim: Claim, model: str | None, now: float, tried: Collection[Member] = ()
+    ) -> Claim | None:
+        """A second claim for the request that has `claim`; None: no other host may take it now.
+
+        The pool counts a request once: of the two claims, exactly one has to be settled as "spare".
+        """
+        second = self.claim(model, now, {*tried, claim.member}, claim.ask)
+        if second is not None:
+            self.in_flight -= 1
+        return second
+
+    def settle(self, claim: Claim, outcome: Outcome, latency_ms: float = 0.0, now: float = 0.0) -> None:
         """Give a claim back and count how it ended. The latency counts where the outcome is "completed"."""
         if claim.settled:
             raise RuntimeError(f"{claim!r} was given back twice")
         claim.settled = True
         member = claim.member
         member.in_flight -= 1
-        self.in_flight -= 1
+        self.in_flight -= outcome != "spare"
         member.changed()
         if outcome == "completed":
             self.completed += 1
@@ -127,17 +145,23 @@ class Pool:
         elif outcome == "abandoned":
             self.abandoned += 1
 
-    def wait(self, ticket: Ticket) -> None:
-        """Queue a request. Raises Refusal where the queue is full or the request has no time to wait."""
+    def wait(self, ticket: Ticket, now: float = 0.0) -> list[tuple[Ticket, Claim | Refusal]]:
+        """Queue a request; who has to give up its place for it. Raises Refusal where the queue is full or the
+        request has no time to wait."""
         if len(self.waiting) >= self.config.queue_size:
             self.refused += 1
             raise self._unavailable(ticket, f"and {len(self.waiting)} requests wait already")
         self.waiting[ticket] = None
+        return []
 
     def leave(self, ticket: Ticket) -> None:
         """The client of a waiting request left."""
         del self.waiting[ticket]
         self.abandoned += 1
+
+    def freed(self, member: Member, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
+        """`member` has just given back a claim: who can go there now."""
+        return self.serve_waiting(now)
 
     def serve_waiting(self, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
         """Who stops waiting now: first come, first served; those past their deadline are refused."""
