@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from fleet_balancer.client import Client
+from fleet_balancer.exchange import Exchange
 from fleet_balancer.front import Front, Swap
 from fleet_balancer.member import Member
 from fleet_balancer.pool import Claim, Ticket
@@ -108,17 +109,17 @@ class Proxy:
 
     def deliver(self, served: Sequence[tuple[Ticket, Claim | Refusal]]) -> None:
         for ticket, result in served:
-            cast(Client, ticket.owner).admitted(result)
+            cast(Exchange, ticket.owner).admitted(result)
 
     def next_id(self) -> bytes:
         return b"%b-%x" % (self._id_prefix, next(self._ids))
 
     # Connections to hosts.
 
-    def idle_connection(self, member: Member) -> Upstream | None:
+    def idle_connection(self, member: Member, now: float) -> Upstream | None:
         """The connection to `member` used last, where it is young enough."""
         idle = self._idle.get(member)
-        oldest = time.monotonic() - self.settings.upstream_idle_s
+        oldest = now - self.settings.upstream_idle_s
         while idle:
             upstream = idle.pop()
             if upstream.idle_since > oldest and not upstream.transport.is_closing():
@@ -126,13 +127,13 @@ class Proxy:
             upstream.transport.abort()
         return None
 
-    def keep(self, upstream: Upstream) -> None:
+    def keep(self, upstream: Upstream, now: float) -> None:
         """A connection whose response is complete; closed where its host is gone."""
         idle = self._idle.get(upstream.member)
         if idle is None or upstream.transport.is_closing():
             upstream.transport.abort()
             return
-        upstream.idle_since = time.monotonic()
+        upstream.idle_since = now
         idle.append(upstream)
 
     def forget(self, upstream: Upstream) -> None:
@@ -141,13 +142,13 @@ class Proxy:
         if idle and upstream in idle:
             idle.remove(upstream)
 
-    def connect(self, client: Client, claim: Claim) -> None:
-        """Make a connection to the claim's host, and tell `client` how that ended."""
-        task = self.loop.create_task(self._connect(client, claim))
+    def connect(self, exchange: Exchange, claim: Claim) -> None:
+        """Make a connection to the claim's host, and tell `exchange` how that ended."""
+        task = self.loop.create_task(self._connect(exchange, claim))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, client: Client, claim: Claim) -> None:
+    async def _connect(self, exchange: Exchange, claim: Claim) -> None:
         member = claim.member
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
@@ -161,10 +162,10 @@ class Proxy:
                 log.error("cannot connect to %s: %s", member.name, reason)
             elif member.health.connect_failed(f"connect failed: {reason}"):
                 self.health_changed(member)
-            client.connect_failed(claim, not ours)
+            exchange.connect_failed(claim, not ours)
             return
-        if not client.connected(claim, upstream):
-            self.keep(upstream)
+        if not exchange.connected(claim, upstream):
+            self.keep(upstream, time.monotonic())
 
     def _close_idle(self, member: Member) -> None:
         for upstream in self._idle.pop(member, []):
@@ -176,8 +177,8 @@ class Proxy:
         for client in list(self.clients):
             if client.deadline < now:
                 client.expire()
-            elif client.body_left:
-                client.check_body(now)
+            elif client.exchange is not None and client.exchange.body_left:
+                client.exchange.check_body(now)
         oldest = now - self.settings.upstream_idle_s
         for idle in self._idle.values():
             while idle and idle[0].idle_since <= oldest:

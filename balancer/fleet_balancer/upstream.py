@@ -7,6 +7,7 @@ nobody asked for is closed: what follows on it could be taken for the answer to 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Protocol, cast
 
 from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
@@ -29,7 +30,7 @@ class Asker(Protocol):
     def reply_head(self, head: ResponseHead) -> bytes: ...
     def interim(self, kept: bytes) -> None: ...
     def send(self, data: bytes) -> None: ...
-    def reply_done(self, status: int) -> None: ...
+    def reply_done(self, status: int, now: float) -> None: ...
     def upstream_lost(self, upstream: Upstream, reason: str) -> None: ...
     def hold(self) -> None: ...
     def release(self) -> None: ...
@@ -40,7 +41,7 @@ class Shelf(Protocol):
 
     settings: Settings
 
-    def keep(self, upstream: Upstream) -> None: ...
+    def keep(self, upstream: Upstream, now: float) -> None: ...
     def forget(self, upstream: Upstream) -> None: ...
 
 
@@ -246,11 +247,12 @@ class Upstream(asyncio.Protocol):
     def _finish(self, client: Asker, clean: bool) -> None:
         """The response is complete. `clean`: nothing came after it."""
         self.client = None
+        now = time.monotonic()
         if clean and self._keep and client.body_left == 0 and not self.write_paused:
             self.reused = True
             if self._read_paused:
                 self.resume_reading()
-            self._shelf.keep(self)
+            self._shelf.keep(self, now)
         else:
             self.transport.abort()
-        client.reply_done(self._status)
+        client.reply_done(self._status, now)
