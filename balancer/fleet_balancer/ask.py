@@ -11,9 +11,10 @@ class Ask:
     `tenant`: with whom the queue shares fairly, the API key's name or the pool's tenant_header. `priority`: one of
     PRIORITIES, higher is served first (x-fleet-priority). `session`: what consistent_hash looks at. `key`: the API
     key's name. `share`: the tenant's weight against the other tenants that wait.
+    `version`: of the model, None: any.
     """
 
-    __slots__ = ("key", "priority", "session", "share", "tenant")
+    __slots__ = ("key", "priority", "session", "share", "tenant", "version")
 
     def __init__(
         self,
@@ -22,12 +23,14 @@ class Ask:
         session: bytes | None = None,
         key: str | None = None,
         share: float = 1.0,
+        version: str | None = None,
     ) -> None:
         self.tenant = tenant
         self.priority = priority
         self.session = session
         self.key = key
         self.share = share
+        self.version = version
 
     def __repr__(self) -> str:
         return f"<Ask tenant={self.tenant} priority={self.priority} session={self.session!r} key={self.key}>"

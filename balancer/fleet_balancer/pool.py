@@ -23,7 +23,7 @@ from fleet_wire.refusal import Refusal
 
 # completed: answered below 500. error: answered with 5xx, or broken off by the host. refused: turned away by the
 # balancer. abandoned: the client left. retry: nothing was sent, the request is placed again and not counted yet.
-# spare: the one of a request's two claims (see Pool.hedge) whose answer nobody needs; the other one is counted.
+# spare: the one of a request's two claims (see Pool.second_claim) whose answer nobody needs; the other one is counted.
 Outcome = Literal["completed", "error", "refused", "abandoned", "retry", "spare"]
 
 
@@ -113,7 +113,7 @@ class Pool:
         member.changed()
         return Claim(self, member, ask)
 
-    def hedge(
+    def second_claim(
         self, claim: Claim, model: str | None, now: float, tried: Collection[Member] = ()
     ) -> Claim | None:
         """A second claim for the request that has `claim`; None: no other host may take it now.
