@@ -1,14 +1,15 @@
 """fleet.yaml -> FleetSpec."""
 
 from fleet_controller.spec.address import Endpoint, endpoint
-from fleet_controller.spec.fleet import (
+from fleet_controller.spec.balancer import (
+    AccessLogSpec,
     BalancerSpec,
-    ControllerSpec,
-    FleetSpec,
-    PoolSpec,
+    LimitsSpec,
     QueueSpec,
-    UnknownName,
+    TimeoutsSpec,
+    TlsSpec,
 )
+from fleet_controller.spec.fleet import ControllerSpec, FleetSpec, PoolSpec, UnknownName
 from fleet_controller.spec.host import AgentSpec, HostSpec, InstallSpec, PowerSpec, SshSpec
 from fleet_controller.spec.loading import load
 from fleet_controller.spec.model import Batching, ModelSpec
@@ -29,20 +30,24 @@ from fleet_controller.spec.scaling import (
 )
 from fleet_controller.spec.schema import json_schema
 from fleet_controller.spec.template import init_files, init_text
+from fleet_controller.spec.traffic import EjectionSpec, TrafficSpec
 
 __all__ = [
+    "AccessLogSpec",
     "AgentSpec",
     "BalancerSpec",
     "Batching",
     "Condition",
     "ControllerSpec",
     "Cooldown",
+    "EjectionSpec",
     "Endpoint",
     "FleetSpec",
     "HostSpec",
     "Idle",
     "InstallSpec",
     "LatencyTarget",
+    "LimitsSpec",
     "ModelSpec",
     "PoolSpec",
     "PowerSpec",
@@ -56,6 +61,9 @@ __all__ = [
     "SshSpec",
     "Stabilization",
     "StepRule",
+    "TimeoutsSpec",
+    "TlsSpec",
+    "TrafficSpec",
     "UnknownName",
     "condition",
     "endpoint",

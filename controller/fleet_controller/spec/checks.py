@@ -18,7 +18,8 @@ _MOST_JUMPS = 8
 _MOST_SOURCE = 1024 * 1024
 
 
-def check(draft: Draft, found: Findings) -> None:
+def check(draft: Draft, found: Findings, folder: Path) -> None:
+    """`folder` is where paths start that do not start at /."""
     _names_once(draft, found)
     _machines_once(draft, found)
     _local_hosts(draft, found)
@@ -32,6 +33,7 @@ def check(draft: Draft, found: Findings) -> None:
         check_scaling(pool.spec.scaling, at, found)
         _scaling_hosts(pool, at, draft, found)
     _listeners(draft, found)
+    _balancer_files(draft, found, folder)
 
 
 def _names_once(draft: Draft, found: Findings) -> None:
@@ -409,6 +411,21 @@ def _listeners(draft: Draft, found: Findings) -> None:
                         _where(entry, "agent", "port"),
                         f'"{host.name}" would listen where balancer.{what} does ({other}); write 0',
                     )
+
+
+def _balancer_files(draft: Draft, found: Findings, folder: Path) -> None:
+    balancer = draft.file.balancer.under(folder)
+    if balancer.tls is not None:
+        for key in ("certificate", "key"):
+            file, at = getattr(balancer.tls, key), ("balancer", "tls", key)
+            if not file.is_file():
+                what = "is not a file" if file.exists() else "does not exist"
+                found.add(
+                    at, f"the file {file} {what}; write the path from the folder of this file", needs=[at]
+                )
+    if balancer.access_log is not None and not balancer.access_log.path.parent.is_dir():
+        at = ("balancer", "access_log", "path")
+        found.add(at, f"the folder {balancer.access_log.path.parent} does not exist; make it", needs=[at])
 
 
 def _clash(one: Endpoint, other: Endpoint) -> bool:

@@ -10,12 +10,14 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
 
-from fleet_controller.spec.address import Endpoint, Listen, Name, endpoint
-from fleet_controller.spec.duration import Duration, PositiveDuration
+from fleet_controller.spec.address import Name
+from fleet_controller.spec.balancer import BalancerSpec
+from fleet_controller.spec.duration import PositiveDuration
 from fleet_controller.spec.host import Defaults, HostSpec
 from fleet_controller.spec.model import ModelSpec
 from fleet_controller.spec.part import Part, Text
 from fleet_controller.spec.scaling import ScalingSpec
+from fleet_controller.spec.traffic import TrafficSpec
 from fleet_wire.balancer import Routing
 
 
@@ -52,34 +54,8 @@ class PoolSpec(Part):
     )
     models: tuple[Text, ...] = Field(min_length=1, description="Models that every host of the pool serves.")
     routing: Routing | None = Field(default=None, description="How a host is picked; none: balancer.routing.")
+    traffic: TrafficSpec = Field(default=TrafficSpec(), description="How its requests are treated.")
     scaling: ScalingSpec = Field(default=ScalingSpec(), description="How many servers run.")
-
-
-class QueueSpec(Part):
-    """Requests that wait while no host has room."""
-
-    size: int = Field(default=1024, ge=0, description="Most requests that wait; more are refused with 503.")
-    timeout: Duration = Field(default=30.0, description="How long a request may wait.")
-
-
-class BalancerSpec(Part):
-    """The front door: one address that clients know."""
-
-    listen: Listen = Field(default="127.0.0.1:8080", description="Where clients connect, HOST:PORT.")
-    admin: Listen = Field(default="127.0.0.1:8081", description="Where the controller connects, HOST:PORT.")
-    routing: Routing = Field(default="least_connections", description="How a host is picked.")
-    queue: QueueSpec = Field(default=QueueSpec(), description="Requests that wait for a host.")
-    request_timeout: PositiveDuration = Field(
-        default=300.0, description="How long a request may take in all."
-    )
-
-    @property
-    def listen_endpoint(self) -> Endpoint:
-        return endpoint(self.listen)
-
-    @property
-    def admin_endpoint(self) -> Endpoint:
-        return endpoint(self.admin)
 
 
 class ControllerSpec(Part):

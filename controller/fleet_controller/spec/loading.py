@@ -44,7 +44,7 @@ def load(path: Path) -> FleetSpec:
     found = Findings(read)
     draft = _draft(read.value, found, path)
     if draft is not None:
-        check(draft, found)
+        check(draft, found, _absolute(path).parent)
     if found.any or draft is None:
         raise SpecError(found.problems(), path)
     return FleetSpec(
@@ -52,7 +52,7 @@ def load(path: Path) -> FleetSpec:
         hosts=tuple(host for entry in draft.entries for host in entry.hosts),
         models=tuple(model.spec for model in draft.models),
         pools=tuple(pool.spec.model_copy(update={"hosts": pool.hosts}) for pool in draft.pools),
-        balancer=draft.file.balancer,
+        balancer=draft.file.balancer.under(_absolute(path).parent),
         controller=draft.file.controller,
         source=_absolute(path),
     )

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fleet_controller.spec.duration import Duration, PositiveDuration
 from fleet_controller.spec.part import Part
+from fleet_controller.spec.share import share
 
 SIGNALS = (
     "ready", "starting", "rps", "arrivals_per_s", "in_flight", "queued", "utilization",
@@ -64,22 +65,6 @@ def condition(when: str) -> Condition:
 
 def _when(value: str) -> str:
     condition(value)
-    return value
-
-
-def _share(value: object) -> object:
-    """Percent written where a share belongs is the likeliest slip of all: name the share that was meant."""
-    number = value
-    if isinstance(value, str):
-        percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
-        number = float(percent[1]) if percent else value
-    if (
-        isinstance(number, int | float)
-        and not isinstance(number, bool)
-        and (number > 1 or number is not value)
-    ):
-        meant = f"; did you mean {number / 100:g}?" if 0 < number <= 100 else ""
-        raise ValueError(f"{value} is not a share between 0 and 1{meant}")
     return value
 
 
@@ -231,7 +216,7 @@ class ScalingSpec(Part):
     min_servers: int = Field(default=1, ge=0, description="Never fewer ready servers than this.")
     max_servers: int = Field(default=1, ge=0, description="Never more servers than this.")
     latency: LatencyTarget | None = Field(default=None, description="Latency promise that decides the size.")
-    target_utilization: Annotated[float | None, BeforeValidator(_share)] = Field(
+    target_utilization: Annotated[float | None, BeforeValidator(share)] = Field(
         default=None, gt=0, le=1, description="Share of time (0..1) that the devices should be busy."
     )
     queue: QueueTarget | None = Field(default=None, description="Waiting requests that decide the size.")

@@ -67,6 +67,9 @@ def test_the_lines_that_are_turned_off_are_right_too(tmp_path: Path) -> None:
     for name, text in init_files().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(switched_on(text) if name == "fleet.yaml" else text)
+    (tmp_path / "tls").mkdir()
+    for name in ("certificate.pem", "key.pem"):
+        (tmp_path / "tls" / name).touch()
     loaded = plain(tmp_path / "fleet.yaml")
     spec = load(tmp_path / "fleet.yaml")
     assert len(spec.hosts) == 3 + 16 + 1
@@ -136,6 +139,11 @@ def test_the_json_schema_takes_what_load_takes(path: Path) -> None:
         lambda tree: tree["pools"][0]["scaling"].update(target_utilization=60),
         lambda tree: tree["pools"][0]["scaling"]["cooldown"].update(scale_up="30sec"),
         lambda tree: tree["balancer"].update(routing="fastest"),
+        lambda tree: tree["balancer"].update(keys="on"),
+        lambda tree: tree["balancer"].update(tls={"certificate": "c.pem"}),
+        lambda tree: tree["balancer"].update(access_log={"path": "-", "sample": 50}),
+        lambda tree: tree["balancer"].update(limits={"head": "32 kB"}),
+        lambda tree: tree["pools"][0].update(traffic={"retry": "always"}),
         lambda tree: tree["models"][0].update(device_memory="2G"),
         lambda tree: tree["models"][0].update(device_memory_bytes=2),
         lambda tree: tree.pop("pools"),
