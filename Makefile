@@ -48,6 +48,10 @@ test-netns: environment test-tools ## the tests of hosts and fleets, each host a
 	@$(BIN)/python tests/lab/netns.py run -- \
 	    $(CURDIR)/$(BIN)/python -m pytest --hosts netns -m "not slow" $(if $(T),$(T),tests/hosts tests/fleet)
 
+.PHONY: fuzz
+fuzz: environment ## random HTTP against the balancer's framing and h11 (MINUTES=10)
+	@$(BIN)/python tests/fuzz/framing.py --minutes $(or $(MINUTES),10)
+
 .PHONY: check
 check: environment ## format, lint, types, and which room may import which
 	@make/check.sh
