@@ -12,30 +12,33 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from typing import Literal
 
 from fleet_balancer.ask import Ask
+from fleet_balancer.budget import Budget
+from fleet_balancer.ejection import Ejector
+from fleet_balancer.hedge import Hedge
 from fleet_balancer.member import Member, MemoryReport
-from fleet_balancer.pick import Picker, Refuses, picker_for
+from fleet_balancer.orca import read_load
+from fleet_balancer.outcome import Outcome as Outcome
+from fleet_balancer.pick import Picker, picker_for
+from fleet_balancer.pick.report import take_report
 from fleet_wire.balancer import PoolConfig, PoolStatus
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
 
-# completed: answered below 500. error: answered with 5xx, or broken off by the host. refused: turned away by the
-# balancer. abandoned: the client left. retry: nothing was sent, the request is placed again and not counted yet.
-# spare: the one of a request's two claims (see Pool.second_claim) whose answer nobody needs; the other one is counted.
-Outcome = Literal["completed", "error", "refused", "abandoned", "retry", "spare"]
-
 
 class Claim:
-    """One request on one host, until it is settled."""
+    """One request on one host since `at`, until it is settled; it was the `depth`-th in flight there."""
 
-    __slots__ = ("ask", "member", "pool", "settled")
+    __slots__ = ("ask", "at", "depth", "member", "model", "pool", "settled")
 
-    def __init__(self, pool: Pool, member: Member, ask: Ask | None) -> None:
+    def __init__(self, pool: Pool, member: Member, ask: Ask | None, model: str | None, now: float) -> None:
         self.pool = pool
         self.member = member
         self.ask = ask
+        self.model = model
+        self.at = now
+        self.depth = member.load
         self.settled = False
 
     def __repr__(self) -> str:
@@ -57,8 +60,11 @@ class Ticket:
 class Pool:
     """One pool's members, waiting requests and counters. `stale_s`: age at which a memory report is ignored."""
 
-    def __init__(self, config: PoolConfig, rng: random.Random, stale_s: float) -> None:
+    def __init__(
+        self, config: PoolConfig, rng: random.Random, stale_s: float, zone: str | None = None
+    ) -> None:
         self.name = config.name
+        self.zone = zone
         self.rng = rng
         self.stale_s = stale_s
         self.members: list[Member] = []
@@ -71,28 +77,57 @@ class Pool:
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
         self._histogram = LatencyHistogram()
         self._latencies: list[float] = []
+        self._servers: list[Member] = []
+        self.budget = Budget()
+        self.hedge = Hedge()
+        self.ejector = Ejector(config.ejection)
         self.configure(config)
 
     def configure(self, config: PoolConfig) -> None:
         """Take over a new configuration; counters and waiting requests stay."""
         self.config = config
+        self.ejector.configure(config.ejection)
         self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
-        self._picker: Picker = picker_for(config.routing, self.rng)
+        self._picker: Picker = picker_for(config, self.rng, self.stale_s, self.zone)
         self.refresh()
 
     def replace(self, members: Iterable[Member]) -> None:
         """These are the pool's hosts now. Counts live in the members, so who stays keeps them."""
         self.members = list(members)
+        self.ejector.replace(self.members)
         self.refresh()
 
-    def refresh(self) -> None:
-        """Some member's health or state changed: only usable members may be picked."""
-        self._picker.reset([m for m in self.members if m.usable])
+    def refresh(self, member: Member | None = None, now: float | None = None) -> None:
+        """A member's health, state or weight changed, or (None) those of many: only usable members may be picked."""
+        moved = self.ejector.reviewed()
+        if member is not None:
+            self._move([member, *moved], now)
+        else:
+            self._move((), now)
+            self._picker.reset(self.members, now)
+
+    def _move(self, members: Iterable[Member], now: float | None) -> None:
+        """Tell the picker of hosts that were taken out or let in, and whether health counts at all."""
+        self._picker.heed(not self.ejector.panics(self.config.panic_share))
+        for member in members:
+            self._picker.changed(member, now)
 
     def reported(self, member: Member, report: MemoryReport | None) -> None:
         """A memory report came in; None: the host has none, its memory is unknown."""
-        member.report = report
-        member.changed()
+        take_report(member, report)
+        self._picker.changed(member, None if report is None else report.at)
+
+    def reported_inline(self, member: Member, value: bytes, now: float) -> None:
+        """A reply of `member` came with a load report."""
+        load = read_load(value, now)
+        if load is not None:
+            member.inline = load
+            self._picker.changed(member, now)
+
+    @property
+    def usable(self) -> int:
+        """How many hosts take requests, or will once they have room."""
+        return self._picker.size
 
     @property
     def reads_memory(self) -> bool:
@@ -103,15 +138,16 @@ class Pool:
         self, model: str | None, now: float, tried: Collection[Member] = (), ask: Ask | None = None
     ) -> Claim | None:
         """Place one request; None: nobody may take it now. `tried` are hosts that already failed it."""
-        refuses = self._refuses(model, now, tried) if tried or self.needs else None
-        member = self._picker.pick(refuses)
+        member = self._picker.pick(model, now, tried, ask)
         if member is None:
             return None
         member.in_flight += 1
         member.requests += 1
         self.in_flight += 1
         member.changed()
-        return Claim(self, member, ask)
+        if self.needs:
+            self._picker.took(member, model, now)
+        return Claim(self, member, ask, model, now)
 
     def second_claim(
         self, claim: Claim, model: str | None, now: float, tried: Collection[Member] = ()
@@ -133,13 +169,24 @@ class Pool:
         member = claim.member
         member.in_flight -= 1
         self.in_flight -= outcome != "spare"
+        if outcome == "completed" and now > claim.at:
+            self._picker.observed(member, claim.model, (now - claim.at) * 1000.0, claim.depth, now)
         member.changed()
         if outcome == "completed":
             self.completed += 1
             self._latencies.append(latency_ms)
-        elif outcome == "error":
-            self.errors += 1
+            self._servers.append(member)
+            if member.breaker is not None and (moved := self.ejector.succeeded(member, now)):
+                self._move(moved, now)
+        elif outcome == "rejected":
+            self.completed += 1
+            self._latencies.append(latency_ms)
+            self._servers.append(member)
+        elif outcome in ("error", "busy", "excused", "resent"):
+            self.errors += outcome != "resent"
             member.errors += 1
+            if moved := self.ejector.failed(member, outcome, now):
+                self._move(moved, now)
         elif outcome == "refused":
             self.refused += 1
         elif outcome == "abandoned":
@@ -195,8 +242,21 @@ class Pool:
         """The latencies of completed requests. Recording is an append; the buckets are filled in here."""
         for ms in self._latencies:
             self._histogram.record(ms)
+        if self.config.hedge:
+            self.hedge.learn(self._latencies)
+        if self.ejector.watches_latency:
+            self.ejector.learn(zip(self._servers, self._latencies, strict=True))
         self._latencies.clear()
+        self._servers.clear()
         return self._histogram
+
+    def advance(self, now: float) -> bool:
+        """To be called a few times a second: what time alone changes. True where hosts may take requests again."""
+        self.latency()
+        moved = self.ejector.advance(now)
+        if moved:
+            self._move(moved, now)
+        return bool(moved)
 
     def status(self) -> PoolStatus:
         return PoolStatus(
@@ -214,13 +274,6 @@ class Pool:
     def __repr__(self) -> str:
         hosts = f"{sum(m.usable for m in self.members)}/{len(self.members)} hosts"
         return f"<Pool {self.name} {hosts} in_flight={self.in_flight} queued={len(self.waiting)}>"
-
-    def _refuses(self, model: str | None, now: float, tried: Collection[Member]) -> Refuses | None:
-        need = self.needs.get(model, 0) if model is not None else 0
-        if not need:
-            return tried.__contains__ if tried else None
-        stale_s = self.stale_s
-        return lambda member: member in tried or member.lacks(model, need, now, stale_s)
 
     def _unavailable(self, ticket: Ticket, then: str) -> Refusal:
         usable = [m for m in self.members if m.usable]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet_balancer.front import Front
 from fleet_balancer.health import Health, HealthRule
 from fleet_balancer.member import Member, MemoryReport
-from fleet_balancer.pick import scarcity
+from fleet_balancer.pick.report import scarcity
 from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_wire.balancer import Backend, BackendList, ModelNeed, PoolConfig, Routing
 from fleet_wire.refusal import Refusal
@@ -88,11 +88,12 @@ def test_round_robin_does_not_flood_a_host_that_comes_back() -> None:
 
 
 def test_scarce_memory_counts_as_load_and_unknown_memory_does_not() -> None:
-    member = members_of(1)[0]
-    assert scarcity(member) == 1.0
+    one = pool_of("gpu_memory", 1)
+    member = one.members[0]
+    assert scarcity(member, STALE_S) == 1.0
     for used, expected in ((0, 1.0), (6, 1.0), (7, 2.5), (8, 4.0), (9, 4.0)):
-        member.report = MemoryReport(0.0, used * GIB, 8 * GIB)
-        assert scarcity(member) == expected
+        one.reported(member, MemoryReport(0.0, used * GIB, 8 * GIB))
+        assert scarcity(member, STALE_S) == expected
     pool = pool_of("gpu_memory", 1, 1)
     pool.reported(pool.members[0], MemoryReport(0.0, 8 * GIB, 8 * GIB))
     assert claimed(pool, 10) == {"h0": 2, "h1": 8}
@@ -241,16 +242,18 @@ def test_whatever_happens_the_counts_add_up(routing: Routing, steps: list[tuple[
     assert pool.latency().count == pool.completed
 
 
-def test_the_heap_of_scores_stays_bounded() -> None:
-    pool = pool_of("least_connections", *[1.0] * 8)
+@pytest.mark.parametrize("routing", get_args(Routing))
+def test_the_heap_of_scores_stays_bounded(routing: Routing) -> None:
+    pool = pool_of(routing, *[1.0] * 8)
     held = [pool.claim(None, 0.0) for _ in range(800)]
-    for _ in range(20_000):
+    for i in range(20_000):
         claim = held.pop(0)
         assert claim is not None
-        pool.settle(claim, "completed", 1.0)
-        held.append(pool.claim(None, 0.0))
-    assert len(pool._picker._heap) <= 64 + 4 * 8 + 1  # type: ignore[attr-defined]
-    assert {m.in_flight for m in pool.members} == {100}
+        pool.settle(claim, "completed", 1.0, 1.0 + i % 7 + i * 0.01)
+        held.append(pool.claim(None, i * 0.01))
+    for shelf in pool._picker._shelves.values():
+        assert len(shelf.scores) == len(shelf.buckets) <= 64 + 2 * 8 + 1
+    assert sum(m.in_flight for m in pool.members) == 800
 
 
 def test_a_member_that_stays_keeps_its_counts_and_one_at_another_address_starts_anew() -> None:
