@@ -16,7 +16,10 @@ from fleet_wire.balancer import BackendList, PoolConfig
 from fleet_wire.refusal import Refusal
 
 # Where a path names its model: KServe V1 and Open Inference Protocol V2. Names are compared as they are written.
-_PATH_MODEL = re.compile(rb"/v1/models/([^/:?]+)|/v2/models/([^/?]+)|/v2/repository/models/([^/?]+)")
+_PATH_MODEL = re.compile(
+    rb"/v1/models/([^/:?]+)(?:/versions/([^/:?]+))?|/v2/models/([^/?]+)(?:/versions/([^/?]+))?|"
+    rb"/v2/repository/models/([^/?]+)"
+)
 _BODY_MODEL = re.compile(rb"/v1/(?:embeddings|chat/completions|completions)(?:\?|$)")
 # How long a body may be for its model to be looked up in it.
 MAX_PEEK = 64 * 1024
@@ -27,10 +30,14 @@ _TARGET_KEPT = 256
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes. `pool` None: only the body says which model, and that decides (see Front.route)."""
+    """Where a request goes. `pool` None: only the body says which model, and that decides (see Front.route).
+
+    `version`: only hosts where that version of the model is ready may take it; None: any.
+    """
 
     pool: Pool | None
     model: str | None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,16 @@ class Front:
         for config in new.pools:
             pool = gone.pop(config.name, None)
             if pool is None:
-                pool = Pool(config, self._rng, self._stale_s)
-            elif pool.config != config:
+                pool = Pool(config, self._rng, self._stale_s, new.zone)
+            elif pool.config != config or pool.zone != new.zone:
+                pool.zone = new.zone
                 pool.configure(config)
-            pool.replace(m for m in members if m.pool == config.name)
             pools[config.name] = pool
+        by_pool: dict[str, list[Member]] = {name: [] for name in pools}
+        for member in members:
+            by_pool[member.pool].append(member)
+        for name, pool in pools.items():
+            pool.replace(by_pool[name])
         self.members = members
         self.pools = pools
         self.keyring = keyring
@@ -99,13 +111,15 @@ class Front:
             served += pool.serve_waiting(now)
         return Swap(added, list(known.values()), served)
 
-    def route(self, target: bytes, header_model: bytes | None) -> Route:
+    def route(self, target: bytes, header_model: bytes | None, header_version: bytes | None = None) -> Route:
         """Where a request for `target` goes. Raises Refusal (not_found) for a model that no pool serves.
 
-        A Route without a pool says: read the model in the body, then call route_model.
+        What a header says wins over the path. A Route without a pool says: read the model in the body, then call
+        route_body.
         """
         if header_model:
-            return self.route_model(header_model.decode("latin-1"))
+            version = header_version.decode("latin-1") if header_version else None
+            return self.route_model(header_model.decode("latin-1"), version)
         route = self._routes.get(target)
         if route is None:
             route = self._route_path(target)
@@ -114,21 +128,20 @@ class Front:
                 if len(self._routes) >= _ROUTES_KEPT:
                     self._routes.clear()
                 self._routes[target] = route
+        if header_version:
+            return Route(route.pool, route.model, header_version.decode("latin-1"))
         return route
 
-    def route_model(self, model: str) -> Route:
+    def route_model(self, model: str, version: str | None = None) -> Route:
         """The pool that serves `model`; of several, the first that has a usable host. Raises Refusal (not_found)."""
         pools = self._by_model.get(model) or self._open
         if not pools:
             self.unrouted += 1
             served = ", ".join(sorted(self._by_model)) or "none"
             raise Refusal("not_found", f"no pool serves model {model!r:.200}; models served: {served}")
-        for pool in pools:
-            if any(m.usable for m in pool.members):
-                return Route(pool, model)
-        return Route(pools[0], model)
+        return Route(_first_usable(pools), model, version)
 
-    def route_body(self, body: bytes) -> Route:
+    def route_body(self, body: bytes, header_version: bytes | None = None) -> Route:
         """The pool for the `model` that a JSON body names. Raises Refusal where it names none, and that matters."""
         try:
             document = json.loads(body)
@@ -136,7 +149,7 @@ class Front:
             document = None
         model = document.get("model") if isinstance(document, dict) else None
         if isinstance(model, str) and model:
-            return self.route_model(model)
+            return self.route_model(model, header_version.decode("latin-1") if header_version else None)
         return self.route_without_model()
 
     def route_without_model(self) -> Route:
@@ -156,9 +169,9 @@ class Front:
     def refresh(self, member: Member, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
         """A member's health changed: who of the waiting can go now."""
         pool = self.pools.get(member.pool)
-        if pool is None or member not in pool.members:
+        if pool is None:
             return []
-        pool.refresh()
+        pool.refresh(member, now)
         return pool.serve_waiting(now)
 
     def serve_waiting(self, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
@@ -180,23 +193,34 @@ class Front:
         self._open = [pool for pool in self.pools.values() if not pool.config.models]
         self._single = len(self.pools) == 1
         # The body must be read only where the answer depends on it.
-        self._body_matters = not self._single or any(pool.needs for pool in self.pools.values())
+        self._body_matters = (
+            not self._single
+            or any(pool.needs for pool in self.pools.values())
+            or any(member.models for member in self.members)
+        )
         self._routes.clear()
 
     def _route_path(self, target: bytes) -> Route:
         if match := _PATH_MODEL.match(target):
-            return self.route_model((match[1] or match[2] or match[3]).decode("latin-1"))
+            model = match[1] or match[3] or match[5]
+            version = match[2] or match[4]
+            return self.route_model(model.decode("latin-1"), version.decode("latin-1") if version else None)
         if self._body_matters and _BODY_MODEL.match(target):
             return Route(None, None)
         return Route(self._any_pool(), None)
 
     def _any_pool(self) -> Pool:
-        for pool in self.pools.values():
-            if any(m.usable for m in pool.members):
-                return pool
-        for pool in self.pools.values():
+        if not self.pools:
+            raise Refusal("unavailable", "the balancer has no pools", 1.0)
+        return _first_usable(list(self.pools.values()))
+
+
+def _first_usable(pools: Sequence[Pool]) -> Pool:
+    """The first that has a usable host, else the first."""
+    for pool in pools:
+        if pool.usable:
             return pool
-        raise Refusal("unavailable", "the balancer has no pools", 1.0)
+    return pools[0]
 
 
 def _check(new: BackendList) -> None:

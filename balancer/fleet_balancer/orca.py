@@ -1,6 +1,7 @@
 """Reads the load that a host reports in a reply: the field `endpoint-load-metrics` of ORCA. PURE.
 
-Names as in xds.data.orca.v3, forms as in gRFC A51. Its value is `JSON {"mem_utilization": 0.3, "named_metrics": {...}}` or `TEXT mem_utilization=0.3, named_metrics.x=1`;
+Names as in xds.data.orca.v3, forms as in gRFC A51. The value is
+`JSON {"mem_utilization": 0.3, "named_metrics": {...}}` or `TEXT mem_utilization=0.3, named_metrics.x=1`;
 the base64 form (`BIN`) is not read. vLLM and Triton write their key-value cache as a named metric.
 """
 
