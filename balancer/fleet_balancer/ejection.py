@@ -13,7 +13,7 @@ A request that makes every host fail (a "poison" request) therefore takes out ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal, TypedDict
 
 from fleet_balancer.breaker import Breaker
@@ -42,6 +42,7 @@ class Ejector:
     def __init__(self, rule: Ejection) -> None:
         self.rule = rule
         self.ejections = 0
+        self.panic = False
         self._members: Sequence[Member] = ()
         self._marked: list[Member] = []
         self._outliers = Outliers()
@@ -120,7 +121,7 @@ class Ejector:
         """To be called a few times a second: opens trials, forgets old ejections, looks for outliers."""
         changed: list[Member] = []
         if self.watches_latency and self.rule.latency_factor is not None:
-            groups = {m: frozenset(m.spec.models) for m in self._members}
+            groups: dict[Hashable, Hashable] = {m: frozenset(m.spec.models) for m in self._members}
             for host, times in self._outliers.judge(groups, self.rule.latency_factor, now).items():
                 if isinstance(host, Member) and not _is_out(host):
                     if host.breaker is None:
@@ -136,6 +137,20 @@ class Ejector:
     def reviewed(self) -> list[Member]:
         """A host's health or drain changed: whether ejections still hold may hang on that."""
         return self._review() if self._marked else []
+
+    def panics(self, share: float) -> bool:
+        """Whether fewer than `share` of the hosts that were ever healthy and don't drain are in use: then rather all.
+
+        As Envoy's panic threshold: so many at once are more likely a fault of the probes, or of the path to the hosts,
+        and what is left would break under the load of all.
+        """
+        hosts = [m for m in self._members if m.health.proven and not m.draining] if share else []
+        panic = sum(m.usable for m in hosts) < share * len(hosts)
+        if panic != self.panic:
+            self.panic = panic
+            said = "health is ignored" if panic else "health counts again"
+            self._tell(f"{said}: {sum(m.usable for m in hosts)} of {len(hosts)} hosts are in use")
+        return panic
 
     # For people and for files.
 

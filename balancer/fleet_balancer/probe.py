@@ -22,7 +22,9 @@ from fleet_balancer.proxy import Proxy
 from fleet_wire.agent import DeviceMemory
 
 MAX_REPLY = 1024 * 1024
+# Shares of a pause, and seconds between the first probes of hosts that came in one list.
 JITTER = 0.1
+FIRST_GAP_S = 0.001
 
 
 class _ModelMemory(BaseModel):
@@ -42,7 +44,8 @@ class ProbeFailed(Exception):
 
 
 class Prober:
-    """One task per host. `interval_s` between probes (+-10 %), each of at most `timeout_s`."""
+    """One task per host. `interval_s` between probes (+-10 %), each of at most `timeout_s`; see Health.pause_s for
+    hosts that are out or in doubt."""
 
     def __init__(
         self,
@@ -59,11 +62,26 @@ class Prober:
         self._interval_s = interval_s
         self._timeout_s = timeout_s
         self._tasks: dict[Member, asyncio.Task[None]] = {}
+        self._asleep: dict[Member, asyncio.Future[None]] = {}
+        proxy.doubted = self.hurry
 
     def watch(self, members: Iterable[Member], *, lenient: bool) -> None:
-        """Begin to probe. `lenient`: they need not be agents (see above)."""
-        for member in members:
-            self._tasks[member] = asyncio.get_running_loop().create_task(self._watch(member, lenient))
+        """Begin to probe. `lenient`: they need not be agents (see above).
+
+        The first probes are as good as at once, but a list of thousands is spread over an interval.
+        """
+        members = list(members)
+        gap = min(FIRST_GAP_S, self._interval_s / max(1, len(members)))
+        for i, member in enumerate(members):
+            self._tasks[member] = asyncio.get_running_loop().create_task(
+                self._watch(member, lenient, i * gap)
+            )
+
+    def hurry(self, member: Member) -> None:
+        """A request found something wrong with `member`: ask it now, and not when its turn comes."""
+        asleep = self._asleep.get(member)
+        if asleep is not None and not asleep.done():
+            asleep.set_result(None)
 
     def forget(self, members: Iterable[Member]) -> None:
         for member in members:
@@ -76,12 +94,28 @@ class Prober:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, member: Member, lenient: bool) -> None:
+    async def _watch(self, member: Member, lenient: bool, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self._probe(member, lenient)
+        # From here on each host has its own beat: hosts that came together are not asked together.
+        beat = self._rng.random()
         while True:
+            pause = member.health.pause_s(time.monotonic(), self._interval_s)
+            await self._sleep(member, pause * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0)) * beat)
+            beat = 1.0
             await self._probe(member, lenient)
-            # A host in doubt is asked twice as often: it is out, or back, sooner.
-            pause = self._interval_s if not member.health.failures else self._interval_s / 2
-            await asyncio.sleep(pause * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0)))
+
+    async def _sleep(self, member: Member, seconds: float) -> None:
+        """Until `seconds` have passed, or hurry() was called."""
+        loop = asyncio.get_running_loop()
+        awake = self._asleep[member] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, awake)
+        try:
+            await awake
+        finally:
+            timer.cancel()
+            if self._asleep.get(member) is awake:
+                del self._asleep[member]
 
     async def _probe(self, member: Member, lenient: bool) -> None:
         try:
@@ -89,9 +123,9 @@ class Prober:
             if not (status == 200 or (lenient and status < 500)):
                 raise ProbeFailed(f"/readyz answered {status}")
         except ProbeFailed as failure:
-            changed = member.health.failed(str(failure))
+            changed = member.health.failed(str(failure), time.monotonic())
         else:
-            changed = member.health.passed()
+            changed = member.health.passed(time.monotonic())
         if changed:
             self._proxy.health_changed(member)
         pool = self._front.pool_of(member)
@@ -147,6 +181,11 @@ def read_report(body: bytes, now: float) -> MemoryReport:
         if m.device_memory_bytes and m.device_memory_bytes > 0
     }
     return MemoryReport(now, used, total, held)
+
+
+def _wake(awake: asyncio.Future[None]) -> None:
+    if not awake.done():
+        awake.set_result(None)
 
 
 async def _read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:

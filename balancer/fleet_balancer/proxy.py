@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from fleet_balancer.client import Client
@@ -39,6 +39,8 @@ class Proxy:
         self.loop = loop
         self.clients: set[Client] = set()
         self.stopping = False
+        # Who is to look at a host that a request could not reach (Prober.hurry).
+        self.doubted: Callable[[Member], None] | None = None
         self._idle: dict[Member, list[Upstream]] = {member: [] for member in front.members}
         self._ids = itertools.count(1)
         self._id_prefix = os.urandom(6).hex().encode()
@@ -99,6 +101,8 @@ class Proxy:
             for upstream in self._idle.get(member, ()):
                 upstream.transport.abort()
             log.warning("host %s is out: %s", member.name, member.health.error)
+            if self.doubted is not None:
+                self.doubted(member)
         else:
             log.info("host %s is in", member.name)
         self.deliver(self.front.refresh(member, time.monotonic()))
@@ -160,7 +164,7 @@ class Proxy:
             reason = str(error) or f"no connection within {self.settings.connect_timeout_s:g} s"
             if ours:
                 log.error("cannot connect to %s: %s", member.name, reason)
-            elif member.health.connect_failed(f"connect failed: {reason}"):
+            elif member.health.connect_failed(f"connect failed: {reason}", time.monotonic()):
                 self.health_changed(member)
             exchange.connect_failed(claim, not ours)
             return
@@ -184,6 +188,8 @@ class Proxy:
             while idle and idle[0].idle_since <= oldest:
                 idle.pop(0).transport.abort()
         for pool in self.front.pools.values():
-            pool.latency()
+            pool.advance(now)
+            for sentence in pool.ejector.news():
+                log.warning("pool %s: %s", pool.name, sentence)
         self.serve_waiting()
         self._sweep = self.loop.call_later(SWEEP_S, self._look_around)
