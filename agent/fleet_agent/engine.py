@@ -17,6 +17,7 @@ from typing import Any
 
 from fleet_agent import payload as payloads
 from fleet_agent.batcher import Batch, Batcher, Finished
+from fleet_agent.curve import ServiceCurve
 from fleet_agent.gpu import MemoryReader, bounded, declared_memory
 from fleet_agent.link import WorkerLink
 from fleet_agent.payload import Payload, Rows, count_of
@@ -89,6 +90,7 @@ class ServedModel:
             config.max_batch_size, config.max_queue_delay_ms / 1000.0, config.max_queue_size
         )
         self.counters = Counters()
+        self.curve = ServiceCurve()
         self.traits: Traits | None = None
         self.error: str | None = None
         self.load_crashes = 0
@@ -271,6 +273,9 @@ class Engine:
                 in_flight=model.batcher.in_flight,
                 max_batch_size=model.config.max_batch_size,
                 device_memory_bytes=None if model.traits is None else model.traits.memory_bytes,
+                items=model.counters.items,
+                completed=model.counters.completed,
+                service_curve=model.curve.points(),
             )
             for name, model in self.models.items()
         ]
@@ -368,6 +373,8 @@ class Engine:
         model, batch = slot.running
         now = time.monotonic()
         slot.busy_s = slot.busy(now)
+        if slot.busy_since is not None and not all(isinstance(result, Refusal) for result in results):
+            model.curve.observed(batch.size, now - slot.busy_since)
         slot.busy_since = None
         slot.running = None
         for finished in model.batcher.finish(batch, results, now):

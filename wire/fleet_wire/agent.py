@@ -78,7 +78,11 @@ def room_bytes(used: int | None, total: int | None, held: int) -> int | None:
 
 
 class ModelStatus(BaseModel):
-    """`device_memory_bytes` is what this model itself holds on the device; None: unknown."""
+    """`device_memory_bytes` is what this model itself holds on the device; None: unknown.
+
+    `service_curve` is what a batch costs here, learned: (items in it, seconds on the device), in order of size; empty
+    until enough batches ran. `items` went to the device since the start and `completed` requests were answered.
+    """
 
     name: str
     version: str
@@ -88,6 +92,9 @@ class ModelStatus(BaseModel):
     in_flight: int = 0
     max_batch_size: int = 1
     device_memory_bytes: int | None = None
+    items: int = 0
+    completed: int = 0
+    service_curve: list[tuple[float, float]] = []
 
 
 class AgentStatus(BaseModel):
