@@ -1,7 +1,7 @@
 """Who serves a request, who waits, who is turned away, and what is counted. PURE: `now` is an argument (seconds).
 
 A Claim is one request on one host. It is given back by Pool.settle, the only place where an in-flight count falls.
-A Ticket is a request that waits because no host may take it: first come, first served, up to a deadline.
+A Ticket is a request that waits because no host may take it, up to a deadline; queue.py says in which order.
 
 Every request of a pool is in exactly one place:
 arrivals = completed + errors + refused + abandoned + in_flight + queued.
@@ -10,19 +10,22 @@ arrivals = completed + errors + refused + abandoned + in_flight + queued.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 
 from fleet_balancer.ask import Ask
 from fleet_balancer.budget import Budget
+from fleet_balancer.drain import DrainRate, retry_after_s
 from fleet_balancer.ejection import Ejector
+from fleet_balancer.figures import Figures
 from fleet_balancer.hedge import Hedge
 from fleet_balancer.member import Member, MemoryReport
 from fleet_balancer.orca import read_load
 from fleet_balancer.outcome import Outcome as Outcome
 from fleet_balancer.pick import Picker, picker_for
 from fleet_balancer.pick.report import take_report
-from fleet_wire.balancer import PoolConfig, PoolStatus
+from fleet_balancer.queue import Queue
+from fleet_balancer.rank import Ticket as Ticket
+from fleet_wire.balancer import Figure, PoolConfig, PoolStatus
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
 
@@ -45,16 +48,7 @@ class Claim:
         return f"<Claim {self.pool.name} on {self.member.name}{' settled' if self.settled else ''}>"
 
 
-class Ticket:
-    """A request that waits. `owner` is the caller's own."""
-
-    __slots__ = ("ask", "deadline", "model", "owner")
-
-    def __init__(self, owner: object, model: str | None, deadline: float, ask: Ask | None = None) -> None:
-        self.owner = owner
-        self.model = model
-        self.deadline = deadline
-        self.ask = ask
+Served = tuple[Ticket, Claim | Refusal]
 
 
 class Pool:
@@ -74,7 +68,15 @@ class Pool:
         self.refused = 0
         self.abandoned = 0
         self.in_flight = 0
-        self.waiting: OrderedDict[Ticket, None] = OrderedDict()
+        self._queue = Queue()
+        # Whoever waits, to be asked for its truth and length only.
+        self.waiting = self._queue.tickets
+        self._drain = DrainRate()
+        self._figures = Figures()
+        self._left = 0
+        self._hosts = 0
+        self._capped = False
+        self._known: frozenset[str] = frozenset()
         self._histogram = LatencyHistogram()
         self._latencies: list[float] = []
         self._servers: list[Member] = []
@@ -90,12 +92,14 @@ class Pool:
         self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
         self._picker: Picker = picker_for(config, self.rng, self.stale_s, self.zone)
         self.refresh()
+        self._learn()
 
     def replace(self, members: Iterable[Member]) -> None:
         """These are the pool's hosts now. Counts live in the members, so who stays keeps them."""
         self.members = list(members)
         self.ejector.replace(self.members)
         self.refresh()
+        self._learn()
 
     def refresh(self, member: Member | None = None, now: float | None = None) -> None:
         """A member's health, state or weight changed, or (None) those of many: only usable members may be picked."""
@@ -105,6 +109,9 @@ class Pool:
         else:
             self._move((), now)
             self._picker.reset(self.members, now)
+        if self._hosts != self._picker.size:
+            self._drain.resized(self._hosts, self._picker.size)
+            self._hosts = self._picker.size
 
     def _move(self, members: Iterable[Member], now: float | None) -> None:
         """Tell the picker of hosts that were taken out or let in, and whether health counts at all."""
@@ -135,9 +142,20 @@ class Pool:
         return bool(self.needs) or self.config.routing == "gpu_memory"
 
     def claim(
-        self, model: str | None, now: float, tried: Collection[Member] = (), ask: Ask | None = None
+        self,
+        model: str | None,
+        now: float,
+        tried: Collection[Member] = (),
+        ask: Ask | None = None,
+        *,
+        waited: bool = False,
     ) -> Claim | None:
-        """Place one request; None: nobody may take it now. `tried` are hosts that already failed it."""
+        """Place one request; None: nobody may take it now, or others wait for the same and come first.
+
+        `tried` are hosts that already failed it: it has had its turn, as has one that `waited`.
+        """
+        if self.waiting and not waited and not tried and self._must_wait(model, ask):
+            return None
         member = self._picker.pick(model, now, tried, ask)
         if member is None:
             return None
@@ -147,15 +165,19 @@ class Pool:
         member.changed()
         if self.needs:
             self._picker.took(member, model, now)
+        if ask is not None:
+            self._figures.placed(ask.tenant)
         return Claim(self, member, ask, model, now)
 
     def second_claim(
         self, claim: Claim, model: str | None, now: float, tried: Collection[Member] = ()
     ) -> Claim | None:
-        """A second claim for the request that has `claim`; None: no other host may take it now.
+        """A second claim for the request that has `claim`; None: no other host may take it now, or others wait.
 
         The pool counts a request once: of the two claims, exactly one has to be settled as "spare".
         """
+        if self.waiting:
+            return None
         second = self.claim(model, now, {*tried, claim.member}, claim.ask)
         if second is not None:
             self.in_flight -= 1
@@ -192,50 +214,78 @@ class Pool:
         elif outcome == "abandoned":
             self.abandoned += 1
 
-    def wait(self, ticket: Ticket, now: float = 0.0) -> list[tuple[Ticket, Claim | Refusal]]:
-        """Queue a request; who has to give up its place for it. Raises Refusal where the queue is full or the
-        request has no time to wait."""
+    def wait(self, ticket: Ticket, now: float = 0.0) -> list[Served]:
+        """Queue a request; who has to give up its place for it.
+
+        Raises Refusal where its deadline comes before its turn can, or where the queue is full and nobody has to.
+        """
+        if self.waiting:
+            self._look(now)
+        else:
+            self._drain.begin(now, self._done)
+        lane = self._lane(ticket.model, ticket.ask)
+        if self.usable and ticket.deadline < now + (self._wait_s(ticket, lane, now) or 0.0):
+            raise self._turned_away(ticket, lane, now, "which is later than this request's deadline")
+        out: Ticket | None = None
         if len(self.waiting) >= self.config.queue_size:
-            self.refused += 1
-            raise self._unavailable(ticket, f"and {len(self.waiting)} requests wait already")
-        self.waiting[ticket] = None
-        return []
+            out = self._queue.rival(ticket)
+            if out is None:
+                raise self._turned_away(ticket, lane, now, "which is as many as may")
+            self._queue.drop(out)
+        self._queue.push(ticket, lane, now)
+        if out is None:
+            return []
+        if out.tenant == ticket.tenant:
+            then = "which is as many as may, and one of higher priority came"
+        else:
+            then = "which is as many as may, and another tenant had less than its share"
+        return [(out, self._turned_away(out, lane, now, then, out.tenant != ticket.tenant))]
 
     def leave(self, ticket: Ticket) -> None:
         """The client of a waiting request left."""
-        del self.waiting[ticket]
+        self._queue.drop(ticket)
+        self._left += 1
         self.abandoned += 1
 
-    def freed(self, member: Member, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
-        """`member` has just given back a claim: who can go there now."""
-        return self.serve_waiting(now)
+    def freed(self, member: Member, now: float) -> list[Served]:
+        """`member` has just given back a claim: who takes its place. To be called while there is anybody waiting."""
+        if not member.usable or member.full:
+            return []
+        return self._serve(now, 1)
 
-    def serve_waiting(self, now: float) -> list[tuple[Ticket, Claim | Refusal]]:
-        """Who stops waiting now: first come, first served; those past their deadline are refused."""
-        served: list[tuple[Ticket, Claim | Refusal]] = []
-        hopeless: set[str | None] = set()
-        for ticket in list(self.waiting):
-            claim = None
-            if ticket.model not in hopeless:
-                claim = self.claim(ticket.model, now)
-                if claim is None:
-                    hopeless.add(ticket.model)
-            if claim is not None:
-                del self.waiting[ticket]
-                served.append((ticket, claim))
-            elif now >= ticket.deadline:
-                del self.waiting[ticket]
-                self.refused += 1
-                served.append((ticket, self._unavailable(ticket, "and none came in time")))
+    def serve_waiting(self, now: float) -> list[Served]:
+        """Who stops waiting now: those for whom there is a host, and those past their deadline."""
+        return self._serve(now, len(self.waiting))
+
+    def _serve(self, now: float, most: int) -> list[Served]:
+        queue = self._queue
+        self._look(now)
+        served: list[Served] = []
+        for late in queue.expired(now):
+            self.refused += 1
+            self._figures.refused(late)
+            served.append((late, self._unavailable(late)))
+        stuck: set[Hashable] = set()
+        while most and (ticket := queue.next(stuck)) is not None:
+            claim = self.claim(ticket.model, now, (), ticket.ask, waited=True)
+            if claim is None:
+                stuck.add(queue.lane_of(ticket))
+                continue
+            queue.take(ticket)
+            self._figures.waited(ticket, now)
+            served.append((ticket, claim))
+            most -= 1
+        if not self.waiting:
+            self._look(now)
         return served
 
-    def dismiss(self) -> list[tuple[Ticket, Claim | Refusal]]:
+    def dismiss(self) -> list[Served]:
         """The pool is gone: everyone who waits is refused."""
-        served: list[tuple[Ticket, Claim | Refusal]] = []
-        for ticket in self.waiting:
+        served: list[Served] = []
+        for ticket in list(self.waiting):
+            self._queue.drop(ticket)
             self.refused += 1
             served.append((ticket, Refusal("unavailable", f"pool {self.name} was removed", 1.0)))
-        self.waiting.clear()
         return served
 
     def latency(self) -> LatencyHistogram:
@@ -271,18 +321,77 @@ class Pool:
             latency=self.latency().to_wire(),
         )
 
+    def figures(self) -> list[Figure]:
+        """How tenants and priorities fare."""
+        return list(self._figures.rows(self.name, self._queue))
+
     def __repr__(self) -> str:
         hosts = f"{sum(m.usable for m in self.members)}/{len(self.members)} hosts"
         return f"<Pool {self.name} {hosts} in_flight={self.in_flight} queued={len(self.waiting)}>"
 
-    def _unavailable(self, ticket: Ticket, then: str) -> Refusal:
-        usable = [m for m in self.members if m.usable]
+    def _learn(self) -> None:
+        """Hosts or configuration changed: which models make a difference to who can take a request."""
+        specs = [member.spec for member in self.members]
+        self._capped = bool(self.config.max_in_flight_per_server) or any(spec.max_in_flight for spec in specs)
+        known = {model.name for model in self.config.models}
+        known.update(text for spec in specs for names in spec.models.items() for text in names)
+        if known != self._known:
+            self._known = frozenset(known)
+            self._queue.sort_again(lambda ticket: self._lane(ticket.model, ticket.ask))
+
+    def _lane(self, model: str | None, ask: Ask | None) -> Hashable:
+        """What decides which hosts can take a request. Names that nobody knows are all one."""
+        version = None if ask is None else ask.version
+        known = self._known
+        return (
+            model if model is None or model in known else "",
+            version if version is None or version in known else "",
+        )
+
+    def _must_wait(self, model: str | None, ask: Ask | None) -> bool:
+        return self._queue.blocks(self._lane(model, ask), 0 if ask is None else ask.priority)
+
+    @property
+    def _done(self) -> int:
+        """Requests that have left their host."""
+        return self.completed + self.errors + self.abandoned - self._left
+
+    def _look(self, now: float) -> None:
+        self._drain.look(now, self._done, bool(self.waiting), bool(self.usable))
+
+    def _wait_s(self, ticket: Ticket, lane: Hashable, now: float) -> float | None:
+        """How long `ticket` would wait, at least; None: not known."""
+        rate = self._drain.per_s(now)
+        return None if rate is None else self._queue.ahead(ticket, lane) / rate
+
+    def _retry_after_s(self, wait_s: float | None) -> float:
+        if wait_s is None:
+            return max(1.0, min(10.0, self.config.queue_timeout_s / 4))
+        return retry_after_s(wait_s)
+
+    def _turned_away(
+        self, ticket: Ticket, lane: Hashable, now: float, then: str, greedy: bool | None = None
+    ) -> Refusal:
+        """Refuse a request for those that wait. `greedy`: its tenant has more than its share (None: look it up)."""
+        self.refused += 1
+        self._figures.refused(ticket)
+        if greedy is None:
+            greedy = self._queue.above_its_share(ticket.tenant)
+        wait_s = self._wait_s(ticket, lane, now)
+        about = "" if wait_s is None else f", about {wait_s:.2g} s"
+        why = f"{len(self.waiting)} requests wait already for a host of pool {self.name}{about}, {then}"
+        return Refusal("overloaded" if greedy else "unavailable", why, self._retry_after_s(wait_s))
+
+    def _unavailable(self, ticket: Ticket) -> Refusal:
+        """Refuse a request whose time is up."""
         if not self.members:
             why = f"pool {self.name} has no host"
-        elif not usable:
+        elif not self.usable:
             why = f"none of the {len(self.members)} hosts of pool {self.name} is healthy"
         elif self.needs.get(ticket.model or ""):
             why = f"no host of pool {self.name} has room on its device for model {ticket.model}"
+        elif self._capped:
+            why = f"the hosts of pool {self.name} have as many requests as they may (max_in_flight)"
         else:
             why = f"no host of pool {self.name} could be reached"
-        return Refusal("unavailable", f"{why}, {then}", max(1.0, min(10.0, self.config.queue_timeout_s / 4)))
+        return Refusal("unavailable", f"{why}, and none came in time", self._retry_after_s(None))
