@@ -131,3 +131,14 @@ class Keyring:
                 self._seen.clear()
             self._seen[line] = held
         return held
+
+
+class AwaitedKeys(Keyring):
+    """Keys will be asked for, but nobody has said yet which are good: who comes is told to come again."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def check(self, authorization: bytes, api_key: bytes, now: float) -> KeyUse:
+        """Raises Refusal (unavailable)."""
+        raise Refusal("unavailable", "the balancer was not told yet which API keys are good", 1.0)

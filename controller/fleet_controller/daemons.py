@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fleet_controller import doorconfig
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
 
@@ -40,11 +42,17 @@ class Process:
 
 
 class Daemon:
-    """One long-running program of the fleet, known by its pid file `<name>.pid` in the state folder."""
+    """One long-running program of the fleet, known by its pid file `<name>.pid` in the state folder.
 
-    def __init__(self, name: str, folder: StateFolder, argv: list[str]) -> None:
+    `prepare` puts in place what it reads as it starts, and is called before that; it may raise OSError.
+    """
+
+    def __init__(
+        self, name: str, folder: StateFolder, argv: list[str], prepare: Callable[[], object] | None = None
+    ) -> None:
         self.name = name
         self.argv = argv
+        self._prepare = prepare
         self._pid_file = folder.path / f"{name}.pid"
         self.log_file = folder.path / f"{name}.log"
         self.ready_file = folder.path / f"{name}.json"
@@ -83,7 +91,27 @@ class Daemon:
             fcntl.flock(file, fcntl.LOCK_EX)  # ends with the file, however this process ends
             return self.find() is None and self._start(timeout_s)
 
+    def prepare(self) -> None:
+        """Raises DaemonError where what it reads as it starts can't be written."""
+        try:
+            if self._prepare is not None:
+                self._prepare()
+        except OSError as error:
+            raise DaemonError(f"the {self.name} can't be configured: {error}") from error
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send it a signal; False where it does not run."""
+        process = self.find()
+        if process is None:
+            return False
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
     def _start(self, timeout_s: float) -> bool:
+        self.prepare()
         self.ready_file.unlink(missing_ok=True)
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
@@ -158,16 +186,9 @@ class Daemon:
 
 
 def balancer(spec: FleetSpec, folder: StateFolder) -> Daemon:
-    argv = [
-        sys.executable,
-        "-m",
-        "fleet_balancer",
-        "--listen",
-        spec.balancer.listen,
-        "--admin",
-        spec.balancer.admin,
-    ]
-    return Daemon("balancer", folder, [*argv, "--token-file", str(folder.token_file("balancer"))])
+    """The front door. What it is told by its configuration, a file, is not seen in the list of processes."""
+    argv = [sys.executable, "-m", "fleet_balancer", "--config", str(doorconfig.config_file(folder))]
+    return Daemon("balancer", folder, argv, lambda: doorconfig.write(doorconfig.config(spec, folder), folder))
 
 
 def controller(spec: FleetSpec, folder: StateFolder) -> Daemon:

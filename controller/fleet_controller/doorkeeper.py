@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
-from fleet_controller import daemons
+from fleet_controller import daemons, doorconfig
 from fleet_controller.frontdoor import FrontDoor, FrontDoorError
 from fleet_controller.journal import Journal
 from fleet_controller.spec import FleetSpec
@@ -16,10 +17,11 @@ HUNG_GRACE_S = 2.0
 
 
 class Doorkeeper:
-    """The controller's care for one balancer. Its addresses don't change while the fleet runs."""
+    """The controller's care for one balancer. What doorconfig.FIXED names doesn't change while it runs."""
 
     def __init__(self, spec: FleetSpec, folder: StateFolder, journal: Journal) -> None:
         self._spec = spec
+        self._folder = folder
         self._daemon = daemons.balancer(spec, folder)
         self._journal = journal
         self.door = FrontDoor(self._admin, folder.token("balancer"))
@@ -27,11 +29,18 @@ class Doorkeeper:
         self._silent_since: float | None = None
         self._complained = False
         self._refused = ""
+        self._too_late: list[str] = []
+
+    def adopt(self, spec: FleetSpec) -> None:
+        """Go on with another version of fleet.yaml; the next tend() tells the balancer."""
+        self._spec = spec
+        self._daemon = daemons.balancer(spec, self._folder)
 
     @property
     def endpoint(self) -> str:
         """Where clients send their requests."""
-        return f"http://{self._daemon.ready().get('listen', self._spec.balancer.listen)}"
+        scheme = "http" if self._spec.balancer.tls is None else "https"
+        return f"{scheme}://{self._daemon.ready().get('listen', self._spec.balancer.listen)}"
 
     def _admin(self) -> str:
         return str(self._daemon.ready().get("admin", self._spec.balancer.admin))
@@ -54,11 +63,30 @@ class Doorkeeper:
             if self._daemon.ensure():
                 self._silent_since = None
                 self._journal.record(now, "balancer", "the balancer was started")
+            else:
+                self._configure(now)
             self._complained = False
-        except daemons.DaemonError as error:
+        except (daemons.DaemonError, OSError) as error:
             if not self._complained:
                 self._journal.record(now, "balancer", str(error))
             self._complained = True
+
+    def _configure(self, now: float) -> None:
+        """Have a running balancer read its configuration again where fleet.yaml says something else by now."""
+        wanted = doorconfig.config(self._spec, self._folder)
+        changed = doorconfig.differences(doorconfig.read(self._folder), wanted)
+        too_late = [name for name in changed if name in doorconfig.FIXED]
+        if too_late and too_late != self._too_late:
+            names = " and ".join(f"balancer.{name}" for name in too_late)
+            text = f"{names} changed, and stays as it was until `fleetctl down` and `fleetctl up`"
+            self._journal.record(now, "balancer", text)
+        self._too_late = too_late
+        if not changed or too_late:
+            return
+        doorconfig.write(wanted, self._folder)
+        if self._daemon.signal(signal.SIGHUP):
+            text = f"the balancer reads its configuration again: {', '.join(changed)} changed"
+            self._journal.record(now, "balancer", text)
 
     def tell(self, wanted: BackendList, status: BalancerStatus | None) -> None:
         """Give it the backends, unless this very process has them already. Not asked twice while it is silent."""

@@ -195,7 +195,15 @@ class Loop:
     def _publish(self, now: float) -> None:
         """Give the balancer the backends as they are now, and the operator the picture."""
         records = self._journal.hosts()
-        wanted = backends(self._spec, records, self._agent_address, self._site.token)
+        seen = self._observation.hosts if self._observation else {}
+        wanted = backends(
+            self._spec,
+            records,
+            self._agent_address,
+            self._site.token,
+            self._journal.keys(),
+            {name: report.status for name, report in seen.items() if report.status is not None},
+        )
         self._doorkeeper.tell(wanted, self._observation.balancer if self._observation else None)
         picture = Picture(
             self._spec,
@@ -223,9 +231,10 @@ class Loop:
             try:
                 if request.kind == "up":
                     self._adopt(self._file.load(), now)
-                self._journal.reply(
-                    request, now, True, requests.apply(request, self._spec, self._journal, now)
-                )
+                answer = requests.apply(request, self._spec, self._journal, now)
+                if request.kind == "keys":
+                    self._publish(now)  # a key that was revoked is refused once the operator is told so
+                self._journal.reply(request, now, True, answer)
             except (requests.Refused, SpecError, HostFailure) as refusal:
                 self._journal.reply(request, now, False, str(refusal))
         return bool(asked)
@@ -247,6 +256,7 @@ class Loop:
                 ("fleet", self._spec.fleet, spec.fleet),
                 ("balancer.listen", self._spec.balancer.listen, spec.balancer.listen),
                 ("balancer.admin", self._spec.balancer.admin, spec.balancer.admin),
+                ("balancer.engine", self._spec.balancer.engine, spec.balancer.engine),
             )
             if before != after
         ]
@@ -259,6 +269,7 @@ class Loop:
         requests.take_in(spec, self._journal, now)
         self._retired.append(self._site)
         self._site = site
+        self._doorkeeper.adopt(spec)
 
     def _close_retired(self) -> None:
         """Hang up on hosts that were reached by an earlier version of fleet.yaml, once no action uses that."""

@@ -85,6 +85,22 @@ class Request:
 
 
 @dataclass(frozen=True)
+class KeyRecord:
+    """An API key: whose it is and what it may do. `sha256` is the hex digest of the key, which is kept nowhere.
+
+    `rate_per_s` and `burst` None: unbounded. `share` is its weight in the fair queue. `pools` empty: all.
+    """
+
+    name: str
+    sha256: str
+    created_at: float
+    rate_per_s: float | None = None
+    burst: int | None = None
+    share: float = 1.0
+    pools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """How a request went; `done` False while the controller has not come to it."""
 

@@ -128,6 +128,14 @@ def _set_paused(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: fl
     return f"autoscaling {'is paused' if paused else 'goes on'} in {', '.join(names)}"
 
 
+def _keys(_args: dict[str, Any], spec: FleetSpec, journal: Journal, _now: float) -> str:
+    """The keys are in the journal already; that the controller was asked makes it tell the balancer now."""
+    if spec.balancer.keys == "off":
+        return "nobody is asked for a key: fleet.yaml has balancer.keys: off"
+    count = len(journal.keys())
+    return f"the balancer asks for a key; {count} {'is' if count == 1 else 'are'} in force"
+
+
 def _pool(args: dict[str, Any], spec: FleetSpec) -> str:
     name = args.get("pool") or (spec.pools[0].name if len(spec.pools) == 1 else None)
     known = [p.name for p in spec.pools]
@@ -156,4 +164,5 @@ _HANDLERS: dict[str, Callable[[dict[str, Any], FleetSpec, Journal, float], str]]
     "uncordon": _uncordon,
     "pause": _pause,
     "resume": _resume,
+    "keys": _keys,
 }

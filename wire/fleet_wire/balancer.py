@@ -170,6 +170,8 @@ class BalancerConfig(BaseModel):
     """`fleet-balancer --config FILE`: what holds for the process; what changes while it runs is BackendList.
 
     SIGHUP reads the file again. `state_file` keeps the last list, drains and ejections over a crash.
+    `keys_required`: requests that come before the first list are refused (503) instead of waiting for hosts, for it
+    is the list that says which API keys are good.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -183,6 +185,7 @@ class BalancerConfig(BaseModel):
     workers: int = Field(default=1, ge=1, le=64)
     token_file: str | None = None
     state_file: str | None = None
+    keys_required: bool = False
     tls: TlsFiles | None = None
     access_log: AccessLog | None = None
     limits: BalancerLimits = BalancerLimits()
@@ -229,8 +232,22 @@ class PoolStatus(BaseModel):
     latency: HistogramWire
 
 
+class Figure(BaseModel):
+    """One more number for `/metrics`, as `fleet_balancer_<name>`. Those of several processes are added up.
+
+    `labels` come from the configuration, never from a client, so that there are not more of them than hosts, pools,
+    models and keys. A counter only grows.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    labels: dict[str, str] = {}
+    value: float
+
+
 class BalancerStatus(BaseModel):
-    """`GET /status` of the balancer."""
+    """`GET /status` of the balancer. `workers`: how many processes serve."""
 
     schema_: Literal["fleetctl/balancer-status/v1"] = Field(
         default="fleetctl/balancer-status/v1", alias="schema"
@@ -241,5 +258,7 @@ class BalancerStatus(BaseModel):
     endpoint: str
     pools: list[PoolStatus]
     backends: list[BackendStatus]
+    workers: int = 1
+    figures: list[Figure] = []
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)

@@ -43,7 +43,10 @@ def balancer_run(ctx: typer.Context) -> None:
     if ctx.args:
         _become("fleet_balancer", ctx.args)
     fleet = Fleet.of(ctx)
-    _exec(daemons.balancer(fleet.spec, fleet.folder).argv)
+    daemon = daemons.balancer(fleet.spec, fleet.folder)
+    fleet.folder.ensure()
+    daemon.prepare()
+    _exec(daemon.argv)
 
 
 @agent_app.callback()

@@ -1,7 +1,7 @@
 """The state store: what each host is meant to be and was last seen as, open actions, operator requests, events."""
 
-from fleet_controller.journal.journal import Busy, Journal, JournalError
-from fleet_controller.records import Action, Answer, Event, HostRecord, PoolRecord, Request
+from fleet_controller.journal.journal import Busy, Journal, JournalError, KeyExists
+from fleet_controller.records import Action, Answer, Event, HostRecord, KeyRecord, PoolRecord, Request
 
 __all__ = [
     "Action",
@@ -11,6 +11,8 @@ __all__ = [
     "HostRecord",
     "Journal",
     "JournalError",
+    "KeyExists",
+    "KeyRecord",
     "PoolRecord",
     "Request",
 ]

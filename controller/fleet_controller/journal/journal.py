@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fleet_controller.records import (
     Answer,
     Event,
     HostRecord,
+    KeyRecord,
     PoolRecord,
     Request,
 )
@@ -46,6 +48,10 @@ class JournalError(Exception):
 
 class Busy(Exception):
     """The host has an open action already."""
+
+
+class KeyExists(Exception):
+    """There is an API key of this name already."""
 
 
 class Journal:
@@ -306,6 +312,35 @@ class Journal:
                 .limit(limit)
             )
             return [Event(**row) for row in connection.execute(query).mappings()][::-1]
+
+    # API keys
+
+    def keys(self) -> list[KeyRecord]:
+        """The keys that are in force, by name."""
+        with self._transaction(reads=True) as connection:
+            rows = connection.execute(sa.select(tables.api_keys).order_by(tables.api_keys.c.name)).mappings()
+            return [KeyRecord(**{**row, "pools": tuple(row["pools"])}) for row in rows]
+
+    def add_key(self, key: KeyRecord) -> None:
+        """Put a key in force, with an event that names it. Raises KeyExists."""
+        try:
+            with self._transaction() as connection:
+                connection.execute(
+                    sa.insert(tables.api_keys).values(**{**asdict(key), "pools": list(key.pools)})
+                )
+                self._record(
+                    connection, key.created_at, "key", None, None, f"API key {key.name} was created", {}
+                )
+        except IntegrityError as error:
+            raise KeyExists(key.name) from error
+
+    def revoke_key(self, name: str, now: float) -> bool:
+        """Take a key out of force; False where there is none of this name."""
+        with self._transaction() as connection:
+            gone = connection.execute(sa.delete(tables.api_keys).where(tables.api_keys.c.name == name))
+            if gone.rowcount:
+                self._record(connection, now, "key", None, None, f"API key {name} was revoked", {})
+            return bool(gone.rowcount)
 
     # operator requests
 

@@ -73,6 +73,19 @@ requests = Table(
     Column("message", Text),
 )
 
+# Only digests: a key itself is shown once and kept nowhere.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sha256", String, nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("rate_per_s", Float),
+    Column("burst", Integer),
+    Column("share", Float, nullable=False),
+    Column("pools", JSON, nullable=False),
+)
+
 # Single values: "goal" (up or down) and "status" (the last tick's picture).
 facts = Table(
     "facts",
