@@ -1,4 +1,4 @@
-"""What would the controller do: the real window and policies against a fleet that exists only as events."""
+"""What would the controller do: the real window, policies and plan against a fleet that exists only as events."""
 
 from fleet_controller.simulate.hosts import ServiceCurve
 from fleet_controller.simulate.report import Report, Turn

@@ -22,7 +22,8 @@ class Report(BaseModel):
     `within_target` is the share of all requests answered within the target, those never answered included
     as late; None without a target. `server_hours` counts each host from its start (also while it is
     starting) to its end, `static_server_hours` what the largest number wanted at any time would have cost
-    throughout. `direction_changes` counts ups after downs and downs after ups.
+    throughout. `direction_changes` counts ups after downs and downs after ups,
+    `quick_turns` those that came within 5 minutes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,4 +42,5 @@ class Report(BaseModel):
     scale_ups: int
     scale_downs: int
     direction_changes: int
+    quick_turns: int = 0
     turns: tuple[Turn, ...]

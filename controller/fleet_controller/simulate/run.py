@@ -1,27 +1,72 @@
-"""The event loop: arrivals, batches, starts and looks of the controller, in the order of their times.
+"""The simulation's clock: looks of the controller and starts of hosts; in between the kernel runs.
 
-The window, the policies and their state are the real ones; hosts are SimHost. Requests go to the ready
-host with the fewest in flight that has room, else they wait in the pool's queue, first in first out.
-Deterministic for a seed.
+The window, the policies, their state and the plan are the real ones; hosts are columns of numbers. Deterministic for
+a seed and an engine.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
-from collections.abc import Iterator
-from random import Random
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from fleet_controller.policies import PolicyState, decide
-from fleet_controller.simulate.hosts import ServiceCurve, SimHost
+from fleet_controller.policies import Decision, PolicyState, decide
+from fleet_controller.simulate import kernel
+from fleet_controller.simulate.engine import CompiledEngine, PlainEngine, engine
+from fleet_controller.simulate.fleet import DirectFleet, PlannedFleet
+from fleet_controller.simulate.hosts import ServiceCurve
+from fleet_controller.simulate.kernel import BUCKETS, DRAINING, LOWEST, READY, STARTING
 from fleet_controller.simulate.report import Report, Turn
 from fleet_controller.simulate.trace import Trace
 from fleet_controller.spec.scaling import ScalingSpec
-from fleet_controller.window import HostSample, PoolSample, Window
-from fleet_wire.histogram import LatencyHistogram
+from fleet_controller.window import HostSample, PoolSample, Signal, Window
+from fleet_wire.histogram import GAMMA, LatencyHistogram
 
 LINGER_S = 3600.0  # after the trace, requests that still wait get this long
+HISTORY_TICK_S = 60.0
+QUICK_TURN_S = 300.0  # a direction that changes sooner than this is a flap
+NO_LIMIT = 1 << 40
+
+
+class Policy(Protocol):
+    """What decides: the number wanted, from what is seen at `now` (Unix seconds)."""
+
+    def __call__(self, signal: Signal, now: float) -> Decision: ...
+
+
+class OwnPolicy:
+    """fleetctl's: decide(), its state handed on from tick to tick."""
+
+    def __init__(self, spec: ScalingSpec) -> None:
+        self.spec, self.state = spec, PolicyState()
+
+    def __call__(self, signal: Signal, now: float) -> Decision:
+        decision, self.state = decide(self.spec, self.state, signal, now)
+        return decision
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is simulated besides the trace and the policy. `max_hosts` None: as many as the scaling block can ask for.
+
+    `planned`: which hosts stop, and how many at a time, is the real plan's word.
+    """
+
+    startup_s: float = 60.0
+    curve: ServiceCurve = ServiceCurve()
+    slots: int | None = None
+    interval_s: float = 5.0
+    target_ms: float | None = None
+    start_at: float = 0.0
+    initial: int | None = None
+    warmup_s: float = 0.0
+    seed: int = 1
+    compiled: bool | None = None
+    planned: bool = True
+    max_hosts: int | None = None
 
 
 def simulate(
@@ -37,215 +82,236 @@ def simulate(
     initial: int | None = None,
     warmup_s: float = 0.0,
     seed: int = 1,
+    compiled: bool | None = None,
+    history: Trace | None = None,
 ) -> Report:
     """Run `trace` against a pool that scales by `spec`.
 
     A host takes `startup_s` to start and at most `slots` requests at a time (None: any number). `start_at`
     is the Unix time of the trace's beginning, for schedules. `initial` hosts are ready then (None:
     min_servers). Requests that arrive in the first `warmup_s` seconds don't count. `target_ms` None: the
-    one of `spec.latency`.
+    one of `spec.latency`. `history` is earlier traffic that ends where the trace begins: the policies have seen its
+    arrivals. `compiled` None: numba where it is installed and worth its start.
     """
     if target_ms is None and spec.latency is not None:
         target_ms = spec.latency.target_ms
-    ready = spec.min_servers if initial is None else initial
-    run = _Run(
-        trace,
-        spec,
-        curve or ServiceCurve(),
-        startup_s,
-        slots,
-        interval_s,
-        start_at,
-        warmup_s,
-        seed,
-        target_ms,
-    )
-    return run.to_the_end(ready)
+    setting = Setting(
+        startup_s, curve or ServiceCurve(), slots, interval_s, target_ms, start_at,
+        spec.min_servers if initial is None else initial, warmup_s, seed, compiled,
+    )  # fmt: skip
+    policy = OwnPolicy(spec)
+    if history is not None:
+        remember(policy, history, start_at, startup_s)
+    return Run(trace, spec, setting, policy).to_the_end()
 
 
-class _Run:
+def remember(policy: Policy, history: Trace, start_at: float, startup_s: float) -> None:
+    """Let `policy` see the arrivals of `history`, which ends at `start_at`, a look a minute."""
+    step = max(1, round(HISTORY_TICK_S / history.interval_s)) if history.interval_s else 0
+    if not step:
+        raise ValueError("a history needs counts per interval")
+    rows, began = history.rows, start_at - history.seconds
+    filled = {round(at / history.interval_s): count for at, count in rows}
+    for first in range(0, round(history.seconds / history.interval_s) - step + 1, step):
+        rate = sum(filled.get(first + n, 0) for n in range(step)) / (step * history.interval_s)
+        peak = max(
+            sum(filled.get(first + n + m, 0) for m in range(_looked(history)))
+            / (_looked(history) * history.interval_s)
+            for n in range(0, max(1, step - _looked(history) + 1))
+        )
+        del rate
+        signal = Signal(arrivals_per_s=peak, startup_s=startup_s, ready=1)
+        policy(signal, began + (first + step) * history.interval_s)
+
+
+def _looked(history: Trace) -> int:
+    return max(1, math.ceil(15.0 / history.interval_s))
+
+
+class Run:
     """One run's events and counters. Times are seconds from the start of the trace."""
 
     def __init__(
         self,
         trace: Trace,
         spec: ScalingSpec,
-        curve: ServiceCurve,
-        startup_s: float,
-        slots: int | None,
-        interval_s: float,
-        start_at: float,
-        warmup_s: float,
-        seed: int,
-        target_ms: float | None,
+        setting: Setting,
+        policy: Policy,
+        watch: Callable[[float, Signal, Decision], None] | None = None,
+        arrivals: Sequence[float] | None = None,
     ) -> None:
-        self.trace, self.spec, self.curve = trace, spec, curve
-        self.startup_s, self.slots, self.interval_s = startup_s, slots, interval_s
-        self.start_at, self.warmup_s, self.target_ms = start_at, warmup_s, target_ms
-        self.chance = Random(seed)
+        self.trace, self.spec, self.setting, self.policy, self.watch = trace, spec, setting, policy, watch
+        self.initial = spec.min_servers if setting.initial is None else setting.initial
+        self.engine: PlainEngine | CompiledEngine = engine(trace.requests, setting.seed, setting.compiled)
+        self.hosts = setting.max_hosts or _most(spec, self.initial)
+        self.fleet = PlannedFleet(self.hosts) if setting.planned else DirectFleet()
         self.window = Window(spec)
-        self.state = PolicyState()
-        self.hosts: list[SimHost] = []
-        self.queue: deque[float] = deque()
-        self.events: list[tuple[float, int, str, SimHost | None]] = []
-        self.made = self.arrived = self.answered = self.flying = 0
-        self.arriving = True  # whether the trace has more
-        self.seen = LatencyHistogram()  # as the balancer counts
-        self.counted = LatencyHistogram()  # after the warm-up
-        self.waits = self.late = self.due = 0.0
+        make = self.engine.zeros
+        n = max(1, self.hosts)
+        self.phase, self.flying, self.first, self.last, self.batch, self.size = (make(n, True) for _ in range(6))
+        self.since, self.until, self.busy, self.ended = (make(n) for _ in range(4))
+        self.done = make(n, True)
+        for column in (self.first, self.last, self.batch):
+            for h in range(n):
+                column[h] = -1
+        self.host = (
+            self.phase, self.flying, self.first, self.last, self.batch, self.size, self.since, self.until,
+            self.busy, self.done, self.ended,
+        )  # fmt: skip
+        self.arrivals = self.engine.arrivals(trace) if arrivals is None else arrivals
+        ring = min(max(1, trace.requests), 1 << 22)
+        self.request = (make(ring), make(ring, True))
+        self.counters = make(kernel.COUNTERS)
+        self.counters[kernel.HEAD] = self.counters[kernel.TAIL] = -1
+        self.seen, self.counted = make(BUCKETS, True), make(BUCKETS, True)
+        curve = setting.curve
+        self.curve = (
+            float(curve.base_s), float(curve.per_request_s), int(curve.max_batch), int(curve.jitter == "exponential"),
+        )  # fmt: skip
+        self.next_arrival = 0
+        self.began = [0.0] * n
+        self.served = [0] * n  # which start of this host it is: a new process each time
         self.server_s = 0.0
         self.turns: list[Turn] = []
+        self.wanted: int | None = None
+        self.starts: list[tuple[float, int]] = []
 
-    def to_the_end(self, initial: int) -> Report:
-        arrivals = self.trace.arrivals(self.chance)
-        for _ in range(initial):
-            self._add(0.0, phase="ready")
-        self._look(0.0)
-        self._next_arrival(arrivals)
-        end = over = self.trace.seconds
-        while self.events:
-            now, _, kind, host = heapq.heappop(self.events)
-            if now >= end and not self.flying and kind != "arrival" and not self.arriving:
-                break  # what is still to start has nothing to do, and costs nothing that was asked about
-            over = max(over, now)
-            if kind == "arrival":
-                self._arrive(now)
-                self._next_arrival(arrivals)
-            elif kind == "done" and host is not None:
-                self._answer(now, host)
-            elif kind == "ready" and host is not None and host in self.hosts:
-                host.phase = "ready"
-                self.window.started(now - host.began)
-                self._drain_queue(now)
-            elif kind == "look" and (now < end or self.flying) and now < end + LINGER_S:
+    def to_the_end(self) -> Report:
+        for h in range(self.initial):
+            self.phase[h], self.began[h] = READY, 0.0
+        end, now = self.trace.seconds, 0.0
+        look = 0.0
+        while now < end or (self._waiting() and now < end + LINGER_S):
+            if now >= look:
                 self._look(now)
-        for host in self.hosts:
-            self.server_s += over - host.began
+                look += self.setting.interval_s
+            stop = min(look, self.starts[0][0] if self.starts else math.inf)
+            self._advance(now, stop)
+            now = stop
+            while self.starts and self.starts[0][0] <= now:
+                _, h = heapq.heappop(self.starts)
+                self.phase[h] = READY
+                self.window.started(now - self.began[h])
+        self._close()
+        over = max(end, float(self.counters[kernel.LAST_S]))
+        for h in range(self.hosts):
+            if self.phase[h]:
+                self.server_s += over - self.began[h]
         return self._report(over)
 
-    def _at(self, when: float, kind: str, host: SimHost | None = None) -> None:
-        self.made += 1
-        heapq.heappush(self.events, (when, self.made, kind, host))
+    def _waiting(self) -> bool:
+        arrived = int(self.counters[kernel.ARRIVED])
+        return self.next_arrival < len(self.arrivals) or arrived > self.counters[kernel.ANSWERED]
 
-    def _next_arrival(self, arrivals: Iterator[float]) -> None:
-        when = next(arrivals, None)
-        self.arriving = when is not None
-        if when is not None:
-            self._at(when, "arrival")
+    def _advance(self, now: float, stop: float) -> None:
+        setting = self.setting
+        draws = self.engine.draws(4096) if self.curve[3] else self.engine.zeros(1)
+        self.next_arrival = self.engine.advance(
+            now, stop, self.arrivals, self.next_arrival, draws, self.curve,
+            NO_LIMIT if setting.slots is None else setting.slots,
+            math.inf if setting.target_ms is None else setting.target_ms / 1000, setting.warmup_s,
+            math.log(GAMMA), self.host, self.request, self.counters, self.seen, self.counted,
+        )  # fmt: skip
 
-    def _add(self, now: float, phase: str = "starting") -> None:
-        self.made += 1
-        host = SimHost(f"sim-{self.made}", now)
-        self.hosts.append(host)
-        if phase == "ready":
-            host.phase = "ready"
-        else:
-            self._at(now + self.startup_s, "ready", host)
-
-    def _arrive(self, now: float) -> None:
-        self.arrived += 1
-        self.flying += 1
-        if now >= self.warmup_s:
-            self.due += 1
-        self.queue.append(now)
-        self._drain_queue(now)
-
-    def _drain_queue(self, now: float) -> None:
-        while self.queue:
-            open_ = [
-                h
-                for h in self.hosts
-                if h.phase == "ready" and (self.slots is None or h.in_flight < self.slots)
-            ]
-            if not open_:
-                return
-            host = min(open_, key=lambda h: h.in_flight)
-            host.waiting.append(self.queue.popleft())
-            self._work(now, host)
-
-    def _work(self, now: float, host: SimHost) -> None:
-        done = host.take(now, self.curve, self.chance)
-        if done is None:
-            return
-        self._at(done, "done", host)
-        self.waits += sum(now - arrived for arrived in host.batch if arrived >= self.warmup_s)
-
-    def _answer(self, now: float, host: SimHost) -> None:
-        for arrived in host.finish(now):
-            ms = (now - arrived) * 1000
-            self.seen.record(ms)
-            self.answered += 1
-            self.flying -= 1
-            if arrived >= self.warmup_s:
-                self.counted.record(ms)
-                self.late += self.target_ms is not None and ms > self.target_ms
-        self._drain_queue(now)
-        self._work(now, host)
-        self._stop_if_empty(now, host)
-
-    def _stop_if_empty(self, now: float, host: SimHost) -> None:
-        if host.phase == "draining" and not host.in_flight and host in self.hosts:
-            self.hosts.remove(host)
-            self.server_s += now - host.began
+    def _close(self) -> None:
+        """Hosts that have drained since the last look are off, and cost until they were empty."""
+        for h in range(self.hosts):
+            if self.ended[h]:
+                self.server_s += float(self.ended[h]) - self.began[h]
+                self.ended[h] = 0.0
 
     def _look(self, now: float) -> None:
-        wall = self.start_at + now
-        ready = [h for h in self.hosts if h.phase == "ready"]
-        starting = [h for h in self.hosts if h.phase == "starting"]
-        at_hosts = sum(h.in_flight for h in self.hosts)
+        self._close()
+        wall = self.setting.start_at + now
+        phases, flying = [int(p) for p in self.phase], [int(n) for n in self.flying]
+        ready = [h for h, phase in enumerate(phases) if phase == READY]
+        starting = phases.count(STARTING)
+        at_hosts = sum(flying)
+        arrived, answered = int(self.counters[kernel.ARRIVED]), int(self.counters[kernel.ANSWERED])
+        seen = _histogram(self.seen)
         pool = PoolSample(
-            wall,
-            "sim",
-            self.arrived,
-            self.answered,
-            0,
-            at_hosts,
-            len(self.queue),
-            self.seen.copy(),
-            self.start_at,
+            wall, "sim", arrived, answered, 0, at_hosts, arrived - answered - at_hosts, seen, self.setting.start_at
         )
-        samples = [HostSample(wall, h.name, "sim", h.busy_s(now), h.completed, len(h.waiting)) for h in ready]
+        samples = []
+        for h in ready:
+            running = self.batch[h] >= 0
+            busy = float(self.busy[h]) + (now - float(self.since[h]) if running else 0.0)
+            waits = flying[h] - (int(self.size[h]) if running else 0)
+            samples.append(HostSample(wall, f"sim-{h}", str(self.served[h]), busy, int(self.done[h]), waits))
         self.window.feed(wall, pool, samples)
-        signal = self.window.signal(wall, ready=len(ready), starting=len(starting))
-        before = self.state.desired
-        decision, self.state = decide(self.spec, self.state, signal, wall)
-        if before is None or decision.desired != before:
+        signal = self.window.signal(wall, ready=len(ready), starting=starting)
+        decision = self.policy(signal, wall)
+        if self.watch is not None:
+            self.watch(now, signal, decision)
+        if decision.desired != self.wanted:
             self.turns.append(Turn(at=now, servers=decision.desired, reason=decision.reason))
-        self._become(now, decision.desired, ready, starting)
-        self._at(now + self.interval_s, "look")
+        self.wanted = decision.desired
+        if decision.desired != len(ready) + starting:
+            self._become(now, decision, phases, flying)
 
-    def _become(self, now: float, desired: int, ready: list[SimHost], starting: list[SimHost]) -> None:
-        """Start what is missing; of too many, let go first those that still start, then the least busy."""
-        surplus = len(ready) + len(starting) - desired
-        for _ in range(-surplus):
-            self._add(now)
-        for host in reversed(starting[max(0, len(starting) - max(0, surplus)) :]):
-            self.hosts.remove(host)
-            self.server_s += now - host.began
-            surplus -= 1
-        for host in sorted(ready, key=lambda h: h.in_flight)[: max(0, surplus)]:
-            host.phase = "draining"
-            self._stop_if_empty(now, host)
+    def _become(self, now: float, decision: Decision, phases: list[int], flying: list[int]) -> None:
+        starts, stops = self.fleet.moves(phases, flying, decision.desired, decision.reason, now)
+        for h in starts:
+            self.phase[h], self.began[h], self.busy[h], self.done[h] = STARTING, now, 0.0, 0
+            self.served[h] += 1
+            heapq.heappush(self.starts, (now + self.setting.startup_s, h))
+        for h in stops:
+            if phases[h] == STARTING or not flying[h]:
+                self.phase[h] = 0
+                self.server_s += now - self.began[h]
+                self.starts = [entry for entry in self.starts if entry[1] != h]
+                heapq.heapify(self.starts)
+            else:
+                self.phase[h] = DRAINING
 
     def _report(self, seconds: float) -> Report:
-        steps = [b.servers - a.servers for a, b in zip(self.turns, self.turns[1:], strict=False)]
+        steps = [b.servers - a.servers for a, b in itertools.pairwise(self.turns)]
         turned = sum(a * b < 0 for a, b in itertools.pairwise(steps))
-        kept = self.counted.count - self.late
+        counted = _histogram(self.counted)
+        due, late, waits = (float(self.counters[i]) for i in (kernel.COUNTED, kernel.LATE, kernel.WAIT_S))
+        unanswered = float(self.counters[kernel.ARRIVED] - self.counters[kernel.ANSWERED])
+        target_ms = self.setting.target_ms
         peak = max((turn.servers for turn in self.turns), default=0)
         return Report(
             seconds=seconds,
-            requests=self.arrived,
-            completed=self.answered,
-            mean_wait_ms=1000 * self.waits / self.counted.count if self.counted.count else None,
-            latency_ms={f"p{q:g}": self.counted.quantile(q / 100) for q in (50, 95, 99)},
-            longest_ms=self.counted.quantile(1.0),
-            target_ms=self.target_ms,
-            within_target=kept / self.due if self.target_ms is not None and self.due else None,
+            requests=int(self.counters[kernel.ARRIVED]),
+            completed=int(self.counters[kernel.ANSWERED]),
+            mean_wait_ms=1000 * waits / due if due else None,
+            latency_ms={f"p{q:g}": counted.quantile(q / 100) for q in (50, 95, 99)},
+            longest_ms=1000 * float(self.counters[kernel.LONGEST_S]) if due else None,
+            target_ms=target_ms,
+            within_target=(due - late) / (due + unanswered) if target_ms is not None and due + unanswered else None,
             server_hours=self.server_s / 3600,
             static_server_hours=peak * seconds / 3600,
             peak_servers=peak,
             scale_ups=sum(step > 0 for step in steps),
             scale_downs=sum(step < 0 for step in steps),
             direction_changes=turned,
+            quick_turns=quick_turns(self.turns),
             turns=tuple(self.turns),
         )
+
+
+def quick_turns(turns: list[Turn]) -> int:
+    """Changes of direction within QUICK_TURN_S of the last change the other way."""
+    found, last, direction = 0, -math.inf, 0
+    for before, after in itertools.pairwise(turns):
+        way = (after.servers > before.servers) - (after.servers < before.servers)
+        if way and direction and way != direction and after.at - last <= QUICK_TURN_S:
+            found += 1
+        if way:
+            direction, last = way, after.at
+    return found
+
+
+def _histogram(buckets: object) -> LatencyHistogram:
+    counts = {LOWEST + i: int(n) for i, n in enumerate(buckets.tolist() if hasattr(buckets, "tolist") else buckets) if n}  # type: ignore[attr-defined]
+    total = sum(counts.values())
+    return LatencyHistogram(counts, total, sum(n * GAMMA**i for i, n in counts.items()))
+
+
+def _most(spec: ScalingSpec, initial: int) -> int:
+    asked = [spec.min_servers, spec.max_servers, initial]
+    for schedule in spec.schedules:
+        asked += [schedule.min_servers or 0, schedule.max_servers or 0, schedule.servers or 0]
+    return max(asked)
