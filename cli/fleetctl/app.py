@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "drain": Entry("cordon", "drain_app", "Take a host out: finish its requests, stop it, keep it out."),
         "uncordon": Entry("cordon", "uncordon_app", "Let a drained host be used again."),
         "autoscale": Entry("autoscale", "app", "Pause or resume automatic scaling."),
+        "keys": Entry("keys", "app", "API keys: who may send requests."),
     },
     "Look": {
         "status": Entry("status", "app", "The fleet at a glance."),

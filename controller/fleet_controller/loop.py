@@ -201,7 +201,7 @@ class Loop:
             records,
             self._agent_address,
             self._site.token,
-            self._journal.keys(),
+            self._journal.api_keys(),
             {name: report.status for name, report in seen.items() if report.status is not None},
         )
         self._doorkeeper.tell(wanted, self._observation.balancer if self._observation else None)

@@ -132,7 +132,7 @@ def _keys(_args: dict[str, Any], spec: FleetSpec, journal: Journal, _now: float)
     """The keys are in the journal already; that the controller was asked makes it tell the balancer now."""
     if spec.balancer.keys == "off":
         return "nobody is asked for a key: fleet.yaml has balancer.keys: off"
-    count = len(journal.keys())
+    count = len(journal.api_keys())
     return f"the balancer asks for a key; {count} {'is' if count == 1 else 'are'} in force"
 
 

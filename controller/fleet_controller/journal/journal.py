@@ -315,7 +315,7 @@ class Journal:
 
     # API keys
 
-    def keys(self) -> list[KeyRecord]:
+    def api_keys(self) -> list[KeyRecord]:
         """The keys that are in force, by name."""
         with self._transaction(reads=True) as connection:
             rows = connection.execute(sa.select(tables.api_keys).order_by(tables.api_keys.c.name)).mappings()
