@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Hashable, Iterable
+from typing import Protocol
 
 from fleet_balancer.ask import Ask
 from fleet_balancer.budget import Budget
@@ -51,6 +52,13 @@ class Claim:
 Served = tuple[Ticket, Claim | Refusal]
 
 
+class Crowd(Protocol):
+    """The other workers, who send requests to the same hosts."""
+
+    def refresh(self, now: float) -> bool:
+        """Bring each member's `elsewhere` up to date, unless that was just done; whether any changed."""
+
+
 class Pool:
     """One pool's members, waiting requests and counters. `stale_s`: age at which a memory report is ignored."""
 
@@ -71,6 +79,7 @@ class Pool:
         self._queue = Queue()
         # Whoever waits, to be asked for its truth and length only.
         self.waiting = self._queue.tickets
+        self.crowd: Crowd | None = None
         self._drain = DrainRate()
         self._figures = Figures()
         self._left = 0
@@ -154,6 +163,8 @@ class Pool:
 
         `tried` are hosts that already failed it: it has had its turn, as has one that `waited`.
         """
+        if self.crowd is not None:
+            self.crowd.refresh(now)
         if self.waiting and not waited and not tried and self._must_wait(model, ask):
             return None
         member = self._picker.pick(model, now, tried, ask)

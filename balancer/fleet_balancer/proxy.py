@@ -11,8 +11,10 @@ import errno
 import itertools
 import logging
 import os
+import socket
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from fleet_balancer.client import Client
@@ -27,6 +29,7 @@ from fleet_wire.refusal import Refusal
 log = logging.getLogger(__name__)
 
 SWEEP_S = 0.25
+BACKLOG = 4096
 _OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -45,24 +48,29 @@ class Proxy:
         self._ids = itertools.count(1)
         self._id_prefix = os.urandom(6).hex().encode()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; the address that clients reach. Raises OSError where that is not possible."""
-        self._server = await self.loop.create_server(lambda: Client(self), host, port, backlog=4096)
+    async def start(self, sockets: Iterable[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """Serve who connects to `sockets`, which listen already and are closed by stop()."""
+        for one in sockets:
+            server = await self.loop.create_server(lambda: Client(self), sock=one, ssl=tls, backlog=BACKLOG)
+            self._servers.append(server)
         self._sweep = self.loop.call_later(SWEEP_S, self._look_around)
-        name = self._server.sockets[0].getsockname()
-        return str(name[0]), int(name[1])
 
-    async def stop(self, grace_s: float) -> bool:
-        """Accept nothing new, finish what is in flight; False where that took longer than `grace_s` and was cut off."""
+    async def stop(self, grace_s: float, idle_s: float = 0.0) -> bool:
+        """Accept nothing new, finish what is in flight; False where that took longer than `grace_s` and was cut off.
+
+        Every answer from now on says that it is the connection's last; one without a request ends after `idle_s`.
+        """
         self.stopping = True
-        if self._server is not None:
-            self._server.close()
-        for client in list(self.clients):
-            client.stop()
+        for server in self._servers:
+            server.close()
+        if idle_s:
+            self.loop.call_later(idle_s, self._hang_up)
+        else:
+            self._hang_up()
         finished = True
         if self.clients:
             self._emptied = asyncio.Event()
@@ -81,6 +89,11 @@ class Proxy:
             self._sweep.cancel()
         await asyncio.sleep(0)
         return finished
+
+    def _hang_up(self) -> None:
+        """Close the connections that have no request."""
+        for client in list(self.clients):
+            client.stop()
 
     def left(self, client: Client) -> None:
         """A client's connection ended."""

@@ -1,4 +1,7 @@
-"""Hostile requests and hostile host responses (http_cases.json), each against a balancer and an origin on real sockets.
+"""Hostile requests and hostile host responses, each against a balancer and an origin on real sockets.
+
+http_cases.json holds cases with what other proxies do; http_siblings.json holds their siblings: what else a parser of
+the same rule may get wrong.
 
 Every case names the outcomes that are allowed. NOT_MET lists those the balancer does not meet: such a case must go on
 failing, so that the list can only become shorter.
@@ -19,13 +22,19 @@ import uvloop
 
 from fleet_balancer.front import Front
 from fleet_balancer.health import HealthRule
+from fleet_balancer.listener import opened
 from fleet_balancer.proxy import Proxy
 from fleet_balancer.settings import Settings
 from fleet_wire.balancer import Backend, BackendList, PoolConfig
 
 NOT_MET: dict[str, str] = {}
 
-CASES = json.loads((Path(__file__).parent / "http_cases.json").read_text(encoding="utf-8"))
+FOLDER = Path(__file__).parent
+CORPORA = [
+    json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    for name in ("http_cases.json", "http_siblings.json")
+]
+CASES = {part: [case for corpus in CORPORA for case in corpus[part]] for part in ("requests", "responses")}
 NAMES = [case["name"] for part in ("requests", "responses") for case in CASES[part]]
 HEADER_TIMEOUT_S = 1.0
 REQUEST_TIMEOUT_S = 1.5
@@ -118,7 +127,9 @@ class Lab:
         self.proxy.swap(swap)
         front.members[0].health.passed()
         self.proxy.health_changed(front.members[0])
-        _, self.port = await self.proxy.start("127.0.0.1", 0)
+        listener = opened("127.0.0.1:0", "127.0.0.1", 0)
+        await self.proxy.start(listener.sockets)
+        self.port = int(listener.address.rpartition(":")[2])
         return self
 
     async def __aexit__(self, *exc: object) -> None:

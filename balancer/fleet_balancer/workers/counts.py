@@ -1,0 +1,122 @@
+"""Requests in flight, and the API keys' rates, in memory that all workers share (memfd_create(2)).
+
+One row of 32-bit counts per worker, one slot per host. A worker writes only its own row, at once where a count changes
+(an aligned store, which no reader sees half of), and reads the others' when it looks: no lock, no message, nothing to
+repair when one of them is killed, but to set its row to zero. The row after the workers' is the supervisor's: what the
+process before it still has in flight.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from array import array
+from collections.abc import Iterable, Mapping, MutableSequence
+from typing import cast
+
+from fleet_balancer.keys import SLOTS as KEY_SLOTS
+from fleet_balancer.member import Member
+
+# Hosts that fit. A slot that became free is used again only after all others: who still finishes on the old host
+# writes there.
+SLOTS = 65536
+# The others' rows are read again after this many seconds; with many hosts as rarely as keeps the share of time below.
+FRESH_S = 0.002
+_COST_S = 40e-9
+_SHARE = 0.02
+
+
+class SharedCounts:
+    """The memory. `rows`: workers and one more. A process that maps it anew gives its `descriptor`."""
+
+    def __init__(self, rows: int, descriptor: int | None = None) -> None:
+        self.rows = rows
+        size = rows * SLOTS * 4 + KEY_SLOTS * 8
+        if descriptor is None:
+            descriptor = os.memfd_create("fleet-balancer")
+            os.ftruncate(descriptor, size)
+        self.descriptor = descriptor
+        self._whole = memoryview(mmap.mmap(descriptor, size))
+
+    def row(self, number: int) -> memoryview[int]:
+        return self._bytes(number).cast("i")
+
+    def keys(self) -> MutableSequence[float]:
+        """The API keys' rates (see keys)."""
+        return cast(MutableSequence[float], self._whole[self.rows * SLOTS * 4 :].cast("d"))
+
+    def clear(self, number: int) -> None:
+        """Nothing is in flight by this worker (any more)."""
+        self._bytes(number)[:] = bytes(SLOTS * 4)
+
+    def _bytes(self, number: int) -> memoryview[int]:
+        return self._whole[number * SLOTS * 4 : (number + 1) * SLOTS * 4]
+
+
+class SlotTable:
+    """Which host has which slot, by host_key(). Slots are given round and round, so that none is used again soon."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, int] = {}
+        self._next = 0
+
+    def assign(self, hosts: Iterable[str]) -> None:
+        """Slots for exactly these hosts; who had one keeps it. Raises ValueError for more than SLOTS hosts."""
+        wanted = dict.fromkeys(hosts)
+        if len(wanted) > SLOTS:
+            raise ValueError(f"{len(wanted)} hosts; with several workers at most {SLOTS} fit")
+        self.slots = {host: slot for host, slot in self.slots.items() if host in wanted}
+        taken = set(self.slots.values())
+        for host in wanted:
+            if host not in self.slots:
+                while self._next in taken:
+                    self._next = (self._next + 1) % SLOTS
+                self.slots[host] = self._next
+                self._next = (self._next + 1) % SLOTS
+
+
+class Crowd:
+    """One worker's view: writes its row, and brings `Member.elsewhere` up to date from the others'."""
+
+    def __init__(self, counts: SharedCounts, number: int) -> None:
+        self._own = counts.row(number)
+        self._rows = [counts.row(i) for i in range(counts.rows) if i != number]
+        self._bytes = [row.cast("B") for row in self._rows]
+        self._members: list[tuple[int, Member]] = []
+        self._low = self._high = 0
+        self._seen: list[bytes] = []
+        self._pause_s = FRESH_S
+        self._due = 0.0
+
+    def seat(self, members: Iterable[Member], slots: Mapping[str, int], key: Mapping[Member, str]) -> None:
+        """These are the hosts now, each with its slot."""
+        self._members = [(slots[key[m]], m) for m in members]
+        for slot, member in self._members:
+            member.row, member.slot = self._own, slot
+            self._own[slot] = member.in_flight
+        numbers = [slot for slot, _ in self._members]
+        self._low, self._high = min(numbers, default=0), max(numbers, default=-1) + 1
+        self._seen = [b""] * len(self._rows)
+        self._pause_s = max(FRESH_S, (self._high - self._low) * len(self._rows) * _COST_S / _SHARE)
+        self._due = 0.0
+
+    def refresh(self, now: float) -> bool:
+        """Look at the others' counts, unless that was just done; whether any had changed. `now`: monotonic seconds."""
+        if now < self._due:
+            return False
+        self._due = now + self._pause_s
+        low, high = self._low, self._high
+        seen = [view[low * 4 : high * 4].tobytes() for view in self._bytes]
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        total = array("i", bytes((high - low) * 4))
+        for row in seen:
+            counts = array("i", row)
+            total = counts if len(seen) == 1 else array("i", map(int.__add__, total, counts))
+        for slot, member in self._members:
+            count = total[slot - low]
+            if count != member.elsewhere:
+                member.elsewhere = count
+                member.changed()
+        return True

@@ -1,0 +1,253 @@
+"""The workers of one supervisor: starts them, starts them again when they die, and speaks with all as if they were one.
+
+A list of hosts is in force when every worker has it; the first decides whether it is refused. Health checks are each
+worker's own: N workers ask a host N times as often, and none depends on another being alive. The supervisor opened the
+listening sockets and keeps them, so that a connection that waits for a dead worker is served by the one that follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+from fleet_balancer.channel import Caller, ChannelClosed, Message
+from fleet_balancer.merge import last_words, merge
+from fleet_balancer.options import Options, UsageError
+from fleet_balancer.statefile import Condition
+from fleet_balancer.station import host_key
+from fleet_balancer.workers.counts import SharedCounts, SlotTable
+from fleet_wire.balancer import BackendList, BalancerStatus
+from fleet_wire.refusal import Refusal
+
+log = logging.getLogger(__name__)
+
+# A worker that can't begin, or dies at once, is tried again at this pace.
+PAUSE_S = 0.5
+# How often the counters are asked for where nobody else asks, so that a killed worker's are not lost; a worker that
+# does not answer that in channel.PATIENCE_S is killed.
+LOOK_S = 5.0
+
+
+class Hand:
+    """One worker's process. `known`: what it said of itself last."""
+
+    def __init__(self, number: int, process: subprocess.Popen[bytes], caller: Caller) -> None:
+        self.number = number
+        self.process = process
+        self.caller = caller
+        self.known: BalancerStatus | None = None
+        self.begun = time.monotonic()
+
+    async def status(self) -> BalancerStatus | None:
+        """Its counts; the last ones where it is silent or gone. None: it never served."""
+        try:
+            answer = await self.caller.ask("status", patience_s=2.0)
+            self.known = BalancerStatus.model_validate(answer)
+        except (ChannelClosed, Refusal):
+            pass
+        return self.known
+
+
+class Crew:
+    """Serves with `options.config.workers` processes. Raises UsageError where they can't begin."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._size = options.config.workers
+        self._counts = SharedCounts(self._size + 1)
+        self._past = self._counts.row(self._size)
+        self._slots = SlotTable()
+        self._hosts: Message = {}
+        self._condition = Condition()
+        self._sockets: Sequence[socket.socket] = ()
+        self._hands: dict[int, Hand] = {}
+        self._ended: BalancerStatus | None = None
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def replace(self, backends: BackendList, *, lenient: bool) -> None:
+        """Every worker has `backends` when this returns.
+
+        Raises Refusal where it contradicts itself; none has it then.
+        """
+        before = self._hosts
+        hosts = [host_key(b.name, b.address) for b in backends.backends]
+        try:
+            self._slots.assign(hosts)
+        except ValueError as error:
+            raise Refusal("bad_request", str(error)) from None
+        document = json.loads(backends.model_dump_json(by_alias=True))
+        self._hosts = {"backends": document, "lenient": lenient, "slots": dict(self._slots.slots)}
+        for position, hand in enumerate(list(self._hands.values())):
+            try:
+                await hand.caller.ask("replace", self._hosts)
+            except ChannelClosed:
+                continue  # it is started again, with this list
+            except Refusal:
+                if position == 0:
+                    self._hosts = before
+                    self._slots.slots = dict(before["slots"]) if before else {}
+                    raise
+                log.error("worker %d refused a list that another one took", hand.number)
+
+    async def start(self, sockets: Iterable[socket.socket]) -> None:
+        self._sockets = list(sockets)
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.gather(*(self._employ(number) for number in range(self._size)))
+        except (ChannelClosed, Refusal) as error:
+            for hand in self._hands.values():
+                hand.process.kill()
+                hand.process.wait()
+            reason = error.message if isinstance(error, Refusal) else str(error)
+            raise UsageError(f"a worker could not begin: {reason}") from None
+        self._tasks = [loop.create_task(self._mind(number)) for number in range(self._size)]
+        self._tasks.append(loop.create_task(self._look()))
+
+    async def restore(self, condition: Condition) -> None:
+        self._condition = condition
+
+    async def configure(self, options: Options) -> None:
+        """Raises UsageError where a worker can't take it over."""
+        self._options = options
+        document = json.loads(options.model_dump_json(by_alias=True))
+        for hand in list(self._hands.values()):
+            try:
+                await hand.caller.ask("configure", document)
+            except ChannelClosed:
+                continue  # it is started again, with these options
+            except Refusal as refusal:
+                raise UsageError(refusal.message) from None
+
+    async def status(self) -> BalancerStatus:
+        """All workers' counts together. Raises Refusal while there is no worker."""
+        told = await asyncio.gather(*(hand.status() for hand in list(self._hands.values())))
+        serving = [status for status in told if status is not None]
+        if not serving:
+            raise Refusal("unavailable", "no worker serves just now", 1.0)
+        return merge(serving, [] if self._ended is None else [self._ended])
+
+    async def condition(self) -> Condition:
+        """The first worker's that answers: they agree, but for moments."""
+        for hand in list(self._hands.values()):
+            try:
+                self._condition = Condition.model_validate(await hand.caller.ask("condition", patience_s=2.0))
+            except (ChannelClosed, Refusal):
+                continue
+            break
+        return self._condition
+
+    async def in_flight(self) -> dict[str, int]:
+        rows = [self._counts.row(number) for number in range(self._size)]
+        counts = {key: sum(row[slot] for row in rows) for key, slot in self._slots.slots.items()}
+        return {key: count for key, count in counts.items() if count}
+
+    async def elsewhere(self, in_flight: dict[str, int]) -> None:
+        """Requests that the process before this one still has on the hosts: every worker sees them in the last row."""
+        for key, slot in self._slots.slots.items():
+            self._past[slot] = in_flight.get(key, 0)
+
+    async def stop(self, grace_s: float, idle_s: float = 0.0) -> bool:
+        self._stopping = True
+        hands = list(self._hands.values())
+        for one in self._sockets:
+            one.close()
+        for hand in hands:
+            try:
+                await hand.caller.ask("stop", {"grace_s": grace_s, "idle_s": idle_s})
+            except ChannelClosed:
+                pass  # it has ended already
+        try:
+            async with asyncio.timeout(grace_s + 5.0):
+                await asyncio.gather(*(hand.caller.closed.wait() for hand in hands))
+        except TimeoutError:
+            log.error("a worker did not end in time and is killed")
+        for task in self._tasks:
+            task.cancel()
+        for hand in hands:
+            self._bury(hand)
+        return all(hand.process.returncode == 0 for hand in hands)
+
+    # One worker.
+
+    async def _employ(self, number: int) -> None:
+        """Start a worker and wait until it serves. Raises ChannelClosed, Refusal."""
+        ours, its = socket.socketpair()
+        with its:
+            process = self._spawn(number, its)
+        hand = Hand(number, process, await Caller.over(ours))
+        self._hands[number] = hand
+        start = {
+            "options": json.loads(self._options.model_dump_json(by_alias=True)),
+            "hosts": self._hosts,
+            "condition": self._condition.model_dump(mode="json"),
+        }
+        await hand.caller.ask("start", start, patience_s=30.0)
+
+    def _spawn(self, number: int, its: socket.socket) -> subprocess.Popen[bytes]:
+        sockets = [s.fileno() for s in self._sockets[number :: self._size]]
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "fleet_balancer.workers.worker"),
+                *("--channel", str(its.fileno()), "--counts", str(self._counts.descriptor)),
+                *("--rows", str(self._counts.rows), "--number", str(number)),
+                *("--sockets", ",".join(map(str, sockets))),
+            ],
+            pass_fds=[its.fileno(), self._counts.descriptor, *sockets],
+            stdin=subprocess.DEVNULL,
+        )
+
+    async def _mind(self, number: int) -> None:
+        """Wait for this worker's end, and put another one in its place."""
+        while True:
+            hand = self._hands[number]
+            await hand.caller.closed.wait()
+            if self._stopping:
+                return
+            self._bury(hand)
+            log.error("worker %d ended with status %s and is started again", number, hand.process.returncode)
+            if time.monotonic() - hand.begun < PAUSE_S:
+                await asyncio.sleep(PAUSE_S)
+            try:
+                await self._employ(number)
+            except (ChannelClosed, Refusal) as error:
+                log.error("worker %d could not begin: %s", number, error)
+                self._hands[number].caller.close()
+
+    def _bury(self, hand: Hand) -> None:
+        """It is gone: its requests in flight are none, its counters stay."""
+        if hand.process.poll() is None:
+            try:
+                hand.process.wait(1.0 if self._stopping else 0.1)
+            except subprocess.TimeoutExpired:
+                hand.process.kill()
+                hand.process.wait()
+        self._counts.clear(hand.number)
+        self._hands.pop(hand.number, None)
+        left = hand.known
+        if hand.caller.farewell is not None:
+            left = BalancerStatus.model_validate(hand.caller.farewell)
+        if left is not None:
+            left = last_words(left)
+            self._ended = left if self._ended is None else merge([self._ended], [left])
+
+    async def _look(self) -> None:
+        """Keep counters fresh, and kill who hangs."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for hand in list(self._hands.values()):
+                try:
+                    answer = await hand.caller.ask("status")
+                    hand.known = BalancerStatus.model_validate(answer)
+                except ChannelClosed:
+                    if not hand.caller.closed.is_set():
+                        log.error("worker %d answers nothing and is killed", hand.number)
+                        hand.process.kill()
+                except Refusal:
+                    pass  # it is just starting
