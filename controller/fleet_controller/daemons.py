@@ -59,17 +59,24 @@ class Daemon:
 
     def find(self) -> Process | None:
         """The running process, or None."""
+        announced = self._announced()
+        if announced is not None:
+            return announced
         try:
             process = Process(**json.loads(self._pid_file.read_text()))
         except (OSError, ValueError, TypeError):
-            return self._unrecorded()
+            return None
         if process.alive():
             return process
         _reap(process.pid)
-        return self._unrecorded()
+        return None
 
-    def _unrecorded(self) -> Process | None:
-        """One whose starter was killed before it could write the pid file: it says that our ready file is its own."""
+    def _announced(self) -> Process | None:
+        """The one that says that our ready file is its own.
+
+        The pid file may not know it: its starter was killed before it wrote that, or it took over from the process that
+        is written there.
+        """
         pid = self.ready().get("pid")
         if not isinstance(pid, int):
             return None
@@ -157,11 +164,19 @@ class Daemon:
         return content
 
     def stop(self, timeout_s: float = 30.0) -> bool:
-        """SIGTERM, then SIGKILL after `timeout_s`; True when there was one to stop. Returns when it is gone."""
-        process = self.find()
-        if process is None:
-            self._pid_file.unlink(missing_ok=True)
-            return False
+        """SIGTERM, then SIGKILL after `timeout_s`; True when there was one to stop. Returns when it is gone.
+
+        A process that was taken over and finishes its last requests is stopped too.
+        """
+        stopped = False
+        while (process := self.find()) is not None:
+            self._end(process, timeout_s)
+            stopped = True
+        self._pid_file.unlink(missing_ok=True)
+        self.ready_file.unlink(missing_ok=True)
+        return stopped
+
+    def _end(self, process: Process, timeout_s: float) -> None:
         for number, patience_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 10.0)):
             try:
                 os.kill(process.pid, number)
@@ -172,9 +187,7 @@ class Daemon:
                 _reap(process.pid)
                 time.sleep(0.02)
             if not process.alive():
-                self._pid_file.unlink(missing_ok=True)
-                self.ready_file.unlink(missing_ok=True)
-                return True
+                return
         raise DaemonError(f"the {self.name} (process {process.pid}) does not end, not even by SIGKILL")
 
     def last_words(self, lines: int = 5) -> str:

@@ -127,6 +127,38 @@ def test_one_whose_starter_was_killed_before_it_noted_the_pid_is_found(folder: P
     assert not found.alive()
 
 
+def test_one_that_was_taken_over_is_found_as_its_successor_and_both_are_stopped(folder: Path) -> None:
+    one = Sleeper(folder)
+    one.ensure()
+    old = one.find()
+    later = subprocess.Popen([*one.argv, "--ready-file", str(one.ready_file)], start_new_session=True)
+    deadline = time.monotonic() + 10
+    while one.ready()["pid"] != later.pid and time.monotonic() < deadline:
+        time.sleep(0.01)
+    found = one.find()
+    assert old is not None and found is not None
+    assert (found.pid, old.alive(), one.ensure()) == (later.pid, True, False)
+    assert one.stop(5.0)
+    assert not old.alive() and not found.alive()
+    later.wait()
+
+
+def test_what_it_reads_as_it_starts_is_put_there_before_and_only_then(folder: Path) -> None:
+    one = Sleeper(folder)
+    prepared: list[bool] = []
+    with_file = Daemon("sleeper", StateFolder(folder, ""), one.argv, lambda: prepared.append(True))
+    assert with_file.find() is None and not prepared
+    assert with_file.ensure() and not with_file.ensure()
+    assert prepared == [True]
+    assert with_file.stop(5.0)
+
+    def fails() -> None:
+        raise PermissionError(13, "Permission denied", "balancer.config.json")
+
+    with pytest.raises(DaemonError, match=r"the sleeper can't be configured: .*Permission denied"):
+        Daemon("sleeper", StateFolder(folder, ""), one.argv, fails).ensure()
+
+
 def test_one_that_will_not_end_is_killed(folder: Path) -> None:
     one = Sleeper(folder, "--stubborn")
     one.ensure()

@@ -11,13 +11,13 @@ from fleet_controller.backends import backends
 from fleet_controller.latencies import SPAN_S, HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import HostReport, Observation
-from fleet_controller.records import HostRecord, PoolRecord
-from fleet_controller.spec import FleetSpec
+from fleet_controller.records import HostRecord, KeyRecord, PoolRecord
+from fleet_controller.spec import FleetSpec, load
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
 from fleet_controller.view import pool_view, roomless
 from fleet_wire.agent import AgentStatus
-from fleet_wire.balancer import BackendList
+from fleet_wire.balancer import ApiKey, BackendList, Ejection, ModelNeed, PoolConfig
 from fleet_wire.histogram import LatencyHistogram
 
 Agent = Callable[..., AgentStatus]
@@ -62,6 +62,98 @@ def test_each_backend_has_its_pool_its_address_and_its_token(spec: FleetSpec) ->
 
 def test_pools_without_hosts_are_listed_so_that_requests_wait(spec: FleetSpec) -> None:
     assert [p.name for p in listed(spec).pools] == ["one", "two"]
+
+
+TRAFFIC = """\
+fleet: demo
+hosts:
+  - {name: h1, address: local, zone: rack-1}
+  - {name: h2, address: local}
+models:
+  - {name: tiny, source: tiny, entrypoint: "model:Tiny"}
+pools:
+  - name: one
+    hosts: [h1, h2]
+    models: [tiny]
+    traffic:
+      max_in_flight_per_server: 7
+      retry: idempotent
+      hedge: true
+      slow_start: 3s
+      panic_share: 0.25
+      session_header: X-User
+      tenant_header: X-Tenant
+      ejection: {enabled: false, consecutive_5xx: 9, latency_factor: null, base: 1m, max_share: 0.3}
+balancer:
+  zone: rack-1
+  keys: required
+  routing: consistent_hash
+  queue: {size: 5, timeout: 6s}
+  request_timeout: 8s
+"""
+KEY = KeyRecord("alice", "ab" * 32, 1.0, 10.0, 20, 2.5, ("one",))
+
+
+@pytest.fixture
+def busy(spec: FleetSpec) -> FleetSpec:
+    """`spec`, of which everything about traffic is set."""
+    spec.source.write_text(TRAFFIC)
+    return load(spec.source)
+
+
+def test_all_that_fleet_yaml_says_of_traffic_reaches_the_balancer(busy: FleetSpec) -> None:
+    told = backends(busy, {}, lambda r: "", lambda name: "", [KEY])
+    assert told.pools == [
+        PoolConfig(
+            name="one",
+            models=[ModelNeed(name="tiny")],
+            routing="consistent_hash",
+            queue_size=5,
+            queue_timeout_s=6.0,
+            request_timeout_s=8.0,
+            max_in_flight_per_server=7,
+            retry="idempotent",
+            hedge=True,
+            slow_start_s=3.0,
+            panic_share=0.25,
+            session_header="x-user",
+            tenant_header="x-tenant",
+            ejection=Ejection(
+                enabled=False, consecutive_5xx=9, latency_factor=None, base_s=60.0, max_share=0.3
+            ),
+        )
+    ]
+    assert told.zone == "rack-1"
+    assert told.keys == [
+        ApiKey(name="alice", sha256="ab" * 32, rate_per_s=10.0, burst=20, share=2.5, pools=["one"])
+    ]
+    # What it is told it can read.
+    assert BackendList.model_validate_json(told.model_dump_json(by_alias=True)) == told
+
+
+def test_keys_are_not_told_where_nobody_is_asked_for_one(spec: FleetSpec, busy: FleetSpec) -> None:
+    assert backends(busy, {}, lambda r: "", lambda name: "").keys == []  # nobody has one: nobody comes in
+    off = busy.model_copy(update={"balancer": busy.balancer.model_copy(update={"keys": "off"})})
+    assert backends(off, {}, lambda r: "", lambda name: "", [KEY]).keys is None
+
+
+def test_each_backend_has_its_zone_and_the_versions_that_its_agent_says(
+    busy: FleetSpec, agent: Agent
+) -> None:
+    models = [
+        {"name": "tiny", "version": "2", "ready": True},
+        {"name": "big", "version": "1", "ready": False},
+    ]
+    seen = {name: agent(action_id="now", models=models) for name in ("h1", "h2")}
+    records = {
+        "h1": HostRecord("h1", state=S.READY, agent_port=1, action_id="now"),
+        "h2": HostRecord("h2", state=S.READY, agent_port=2, action_id="later"),
+    }
+    told = backends(busy, records, lambda r: f"127.0.0.1:{r.agent_port}", lambda name: "t", seen=seen)
+    assert [(b.name, b.zone, b.models) for b in told.backends] == [
+        ("h1", "rack-1", {"tiny": "2"}),
+        ("h2", None, {}),  # what an earlier agent said says nothing about this one
+    ]
 
 
 # room
