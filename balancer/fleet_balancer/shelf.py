@@ -35,13 +35,18 @@ class Kind:
 
 
 class Shelf(Generic[Host]):
-    """Members of one `kind`. `count` includes those that are full and therefore in no bucket."""
+    """Members of one `kind`. `count` includes those that are full and therefore in no bucket.
 
-    __slots__ = ("buckets", "count", "draw", "kind", "scores")
+    `load` and `weight` are those of all its members, where the policy keeps them.
+    """
+
+    __slots__ = ("buckets", "count", "draw", "kind", "load", "scores", "weight")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.count = 0
+        self.load = 0
+        self.weight = 0.0
         self.scores: list[float] = []
         self.buckets: dict[float, OrderedDict[Host, None]] = {}
         # For policies that draw at random: the members that have room, each knows its place.

@@ -211,6 +211,9 @@ class Picker(Watcher):
         return tuple(s for s in shelves if s.kind.local), tuple(s for s in shelves if not s.kind.local)
 
     def _pick_untried(self, model: str | None, tried: Collection[Member], ask: Ask | None) -> Member | None:
+        chosen = self._pick(model, ask)
+        if chosen is None or chosen not in tried:
+            return chosen
         aside = [m for m in tried if m.watcher is self and m.shelf is not None]
         for member in aside:
             if member.shelf is not None:

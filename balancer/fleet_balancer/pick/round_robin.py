@@ -26,6 +26,13 @@ class RoundRobin(ByScore):
             member.pace = max(member.pace, min(tops, default=0.0))
         super().changed(member, now)
 
+    def touch(self, member: Member) -> None:
+        """Only room matters here: a member that keeps it keeps its place, until its turn came."""
+        if member.bucket is None or member.score != member.pace or member.full:
+            super().touch(member)
+        else:
+            member.load = member.in_flight + member.elsewhere + member.foreign
+
     def pick(
         self, model: str | None, now: float, tried: Collection[Member] = (), ask: Ask | None = None
     ) -> Member | None:
