@@ -1,7 +1,7 @@
 """Who serves a request, who waits, who is turned away, and what is counted. PURE: `now` is an argument (seconds).
 
 A Claim is one request on one host. It is given back by Pool.settle, the only place where an in-flight count falls.
-A Ticket is a request that waits because no host may take it, up to a deadline; queue.py says in which order.
+A Ticket is a request that waits because no host may take it, up to a deadline; lobby.py says who may.
 
 Every request of a pool is in exactly one place:
 arrivals = completed + errors + refused + abandoned + in_flight + queued.
@@ -15,16 +15,14 @@ from typing import Protocol
 
 from fleet_balancer.ask import Ask
 from fleet_balancer.budget import Budget
-from fleet_balancer.drain import DrainRate, retry_after_s
 from fleet_balancer.ejection import Ejector
-from fleet_balancer.figures import Figures
 from fleet_balancer.hedge import Hedge
+from fleet_balancer.lobby import Lobby
 from fleet_balancer.member import Member, MemoryReport
 from fleet_balancer.orca import read_load
 from fleet_balancer.outcome import Outcome as Outcome
 from fleet_balancer.pick import Picker, picker_for
 from fleet_balancer.pick.report import take_report
-from fleet_balancer.queue import Queue
 from fleet_balancer.rank import Ticket as Ticket
 from fleet_wire.balancer import Figure, PoolConfig, PoolStatus
 from fleet_wire.histogram import LatencyHistogram
@@ -76,16 +74,10 @@ class Pool:
         self.refused = 0
         self.abandoned = 0
         self.in_flight = 0
-        self._queue = Queue()
-        # Whoever waits, to be asked for its truth and length only.
-        self.waiting = self._queue.tickets
+        self._lobby = Lobby(config)
+        self.waiting = self._lobby.tickets
         self.crowd: Crowd | None = None
-        self._drain = DrainRate()
-        self._figures = Figures()
         self._left = 0
-        self._hosts = 0
-        self._capped = False
-        self._known: frozenset[str] = frozenset()
         self._histogram = LatencyHistogram()
         self._latencies: list[float] = []
         self._servers: list[Member] = []
@@ -100,15 +92,15 @@ class Pool:
         self.ejector.configure(config.ejection)
         self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
         self._picker: Picker = picker_for(config, self.rng, self.stale_s, self.zone)
+        self._lobby.configure(config, self.members)
         self.refresh()
-        self._learn()
 
     def replace(self, members: Iterable[Member]) -> None:
         """These are the pool's hosts now. Counts live in the members, so who stays keeps them."""
         self.members = list(members)
         self.ejector.replace(self.members)
+        self._lobby.configure(self.config, self.members)
         self.refresh()
-        self._learn()
 
     def refresh(self, member: Member | None = None, now: float | None = None) -> None:
         """A member's health, state or weight changed, or (None) those of many: only usable members may be picked."""
@@ -118,9 +110,7 @@ class Pool:
         else:
             self._move((), now)
             self._picker.reset(self.members, now)
-        if self._hosts != self._picker.size:
-            self._drain.resized(self._hosts, self._picker.size)
-            self._hosts = self._picker.size
+        self._lobby.hosts(self._picker.size)
 
     def _move(self, members: Iterable[Member], now: float | None) -> None:
         """Tell the picker of hosts that were taken out or let in, and whether health counts at all."""
@@ -165,7 +155,7 @@ class Pool:
         """
         if self.crowd is not None:
             self.crowd.refresh(now)
-        if self.waiting and not waited and not tried and self._must_wait(model, ask):
+        if self.waiting and not waited and not tried and self._lobby.blocks(model, ask):
             return None
         member = self._picker.pick(model, now, tried, ask)
         if member is None:
@@ -177,7 +167,7 @@ class Pool:
         if self.needs:
             self._picker.took(member, model, now)
         if ask is not None:
-            self._figures.placed(ask.tenant)
+            self._lobby.figures.placed(ask.tenant)
         return Claim(self, member, ask, model, now)
 
     def second_claim(
@@ -201,7 +191,7 @@ class Pool:
         claim.settled = True
         member = claim.member
         member.in_flight -= 1
-        self.in_flight -= outcome != "spare"
+        self.in_flight -= 1
         if outcome == "completed" and now > claim.at:
             self._picker.observed(member, claim.model, (now - claim.at) * 1000.0, claim.depth, now)
         member.changed()
@@ -224,37 +214,27 @@ class Pool:
             self.refused += 1
         elif outcome == "abandoned":
             self.abandoned += 1
+        elif outcome == "spare":
+            self.in_flight += 1
 
     def wait(self, ticket: Ticket, now: float = 0.0) -> list[Served]:
         """Queue a request; who has to give up its place for it.
 
         Raises Refusal where its deadline comes before its turn can, or where the queue is full and nobody has to.
         """
-        if self.waiting:
-            self._look(now)
-        else:
-            self._drain.begin(now, self._done)
-        lane = self._lane(ticket.model, ticket.ask)
-        if self.usable and ticket.deadline < now + (self._wait_s(ticket, lane, now) or 0.0):
-            raise self._turned_away(ticket, lane, now, "which is later than this request's deadline")
-        out: Ticket | None = None
-        if len(self.waiting) >= self.config.queue_size:
-            out = self._queue.rival(ticket)
-            if out is None:
-                raise self._turned_away(ticket, lane, now, "which is as many as may")
-            self._queue.drop(out)
-        self._queue.push(ticket, lane, now)
+        try:
+            out = self._lobby.enter(ticket, now, self._done)
+        except Refusal:
+            self.refused += 1
+            raise
         if out is None:
             return []
-        if out.tenant == ticket.tenant:
-            then = "which is as many as may, and one of higher priority came"
-        else:
-            then = "which is as many as may, and another tenant had less than its share"
-        return [(out, self._turned_away(out, lane, now, then, out.tenant != ticket.tenant))]
+        self.refused += 1
+        return [out]
 
     def leave(self, ticket: Ticket) -> None:
         """The client of a waiting request left."""
-        self._queue.drop(ticket)
+        self._lobby.queue.drop(ticket)
         self._left += 1
         self.abandoned += 1
 
@@ -269,12 +249,13 @@ class Pool:
         return self._serve(now, len(self.waiting))
 
     def _serve(self, now: float, most: int) -> list[Served]:
-        queue = self._queue
-        self._look(now)
+        lobby = self._lobby
+        queue = lobby.queue
+        lobby.look(now, self._done)
         served: list[Served] = []
         for late in queue.expired(now):
             self.refused += 1
-            self._figures.refused(late)
+            lobby.figures.refused(late)
             served.append((late, self._unavailable(late)))
         stuck: set[Hashable] = set()
         while most and (ticket := queue.next(stuck)) is not None:
@@ -283,18 +264,18 @@ class Pool:
                 stuck.add(queue.lane_of(ticket))
                 continue
             queue.take(ticket)
-            self._figures.waited(ticket, now)
+            lobby.figures.waited(ticket, now)
             served.append((ticket, claim))
             most -= 1
         if not self.waiting:
-            self._look(now)
+            lobby.look(now, self._done)
         return served
 
     def dismiss(self) -> list[Served]:
         """The pool is gone: everyone who waits is refused."""
         served: list[Served] = []
         for ticket in list(self.waiting):
-            self._queue.drop(ticket)
+            self._lobby.queue.drop(ticket)
             self.refused += 1
             served.append((ticket, Refusal("unavailable", f"pool {self.name} was removed", 1.0)))
         return served
@@ -334,64 +315,16 @@ class Pool:
 
     def figures(self) -> list[Figure]:
         """How tenants and priorities fare."""
-        return list(self._figures.rows(self.name, self._queue))
+        return self._lobby.rows()
 
     def __repr__(self) -> str:
         hosts = f"{sum(m.usable for m in self.members)}/{len(self.members)} hosts"
         return f"<Pool {self.name} {hosts} in_flight={self.in_flight} queued={len(self.waiting)}>"
 
-    def _learn(self) -> None:
-        """Hosts or configuration changed: which models make a difference to who can take a request."""
-        specs = [member.spec for member in self.members]
-        self._capped = bool(self.config.max_in_flight_per_server) or any(spec.max_in_flight for spec in specs)
-        known = {model.name for model in self.config.models}
-        known.update(text for spec in specs for names in spec.models.items() for text in names)
-        if known != self._known:
-            self._known = frozenset(known)
-            self._queue.sort_again(lambda ticket: self._lane(ticket.model, ticket.ask))
-
-    def _lane(self, model: str | None, ask: Ask | None) -> Hashable:
-        """What decides which hosts can take a request. Names that nobody knows are all one."""
-        version = None if ask is None else ask.version
-        known = self._known
-        return (
-            model if model is None or model in known else "",
-            version if version is None or version in known else "",
-        )
-
-    def _must_wait(self, model: str | None, ask: Ask | None) -> bool:
-        return self._queue.blocks(self._lane(model, ask), 0 if ask is None else ask.priority)
-
     @property
     def _done(self) -> int:
         """Requests that have left their host."""
         return self.completed + self.errors + self.abandoned - self._left
-
-    def _look(self, now: float) -> None:
-        self._drain.look(now, self._done, bool(self.waiting), bool(self.usable))
-
-    def _wait_s(self, ticket: Ticket, lane: Hashable, now: float) -> float | None:
-        """How long `ticket` would wait, at least; None: not known."""
-        rate = self._drain.per_s(now)
-        return None if rate is None else self._queue.ahead(ticket, lane) / rate
-
-    def _retry_after_s(self, wait_s: float | None) -> float:
-        if wait_s is None:
-            return max(1.0, min(10.0, self.config.queue_timeout_s / 4))
-        return retry_after_s(wait_s)
-
-    def _turned_away(
-        self, ticket: Ticket, lane: Hashable, now: float, then: str, greedy: bool | None = None
-    ) -> Refusal:
-        """Refuse a request for those that wait. `greedy`: its tenant has more than its share (None: look it up)."""
-        self.refused += 1
-        self._figures.refused(ticket)
-        if greedy is None:
-            greedy = self._queue.above_its_share(ticket.tenant)
-        wait_s = self._wait_s(ticket, lane, now)
-        about = "" if wait_s is None else f", about {wait_s:.2g} s"
-        why = f"{len(self.waiting)} requests wait already for a host of pool {self.name}{about}, {then}"
-        return Refusal("overloaded" if greedy else "unavailable", why, self._retry_after_s(wait_s))
 
     def _unavailable(self, ticket: Ticket) -> Refusal:
         """Refuse a request whose time is up."""
@@ -401,8 +334,8 @@ class Pool:
             why = f"none of the {len(self.members)} hosts of pool {self.name} is healthy"
         elif self.needs.get(ticket.model or ""):
             why = f"no host of pool {self.name} has room on its device for model {ticket.model}"
-        elif self._capped:
+        elif any(member.full for member in self.members):
             why = f"the hosts of pool {self.name} have as many requests as they may (max_in_flight)"
         else:
             why = f"no host of pool {self.name} could be reached"
-        return Refusal("unavailable", f"{why}, and none came in time", self._retry_after_s(None))
+        return Refusal("unavailable", f"{why}, and none came in time", self._lobby.retry_after_s())
