@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 16 * 1024 * 1024
 # The path's bytes that a line holds; a longer one is cut.
 _TARGET_KEPT = 1024
+_QUOTED_KEPT = 10_000
 _LOOK_S = 1.0
 _LINE = (
     b'{"at":%.3f,"request_id":"%b","client":"%b","method":"%b","target":"%b","status":%d,"bytes":%d,'
@@ -43,6 +44,7 @@ class AccessLogWriter:
         # Requests whose id's checksum is below this are written: each worker and each log agree on which.
         self._below = round(config.sample * 2**32)
         self._lines: list[bytes] = []
+        self._quoted: dict[str | None, bytes] = {None: b"null"}
         self._handed = 0
         self._refused = 0
         self._wall = time.time() - time.monotonic()
@@ -108,6 +110,7 @@ class AccessLogWriter:
             target = target.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         if b'"' in request_id or b"\\" in request_id:
             request_id = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        quoted = self._quoted
         self._lines.append(
             _LINE
             % (
@@ -119,12 +122,12 @@ class AccessLogWriter:
                 status,
                 sent,
                 (now - arrived) * 1000.0,
-                b"null" if host is None else _quoted(host),
-                b"null" if pool is None else _quoted(pool),
-                b"null" if model is None else _quoted(model),
-                b"null" if key is None else _quoted(key),
+                quoted[host] if host in quoted else self._quote(host),
+                quoted[pool] if pool in quoted else self._quote(pool),
+                quoted[model] if model in quoted else self._quote(model),
+                quoted[key] if key in quoted else self._quote(key),
                 retries,
-                b"null" if refused is None else b'"%b"' % refused.encode(),
+                quoted[refused] if refused in quoted else self._quote(refused),
             )
         )
 
@@ -145,6 +148,13 @@ class AccessLogWriter:
     def reopen(self) -> None:
         """Open the file anew before the next line, as after a rotation."""
         self._reopen = True
+
+    def _quote(self, text: str | None) -> bytes:
+        """`text` as JSON. Names of hosts, pools and keys come again; of what clients make up not much is kept."""
+        quoted = json.dumps(text).encode()
+        if len(self._quoted) < _QUOTED_KEPT and len(quoted) <= 100:
+            self._quoted[text] = quoted
+        return quoted
 
     # In the thread.
 
@@ -201,9 +211,3 @@ class AccessLogWriter:
         else:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o640)
-
-
-def _quoted(text: str) -> bytes:
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return b'"%b"' % text.encode()
-    return json.dumps(text).encode()
