@@ -136,34 +136,42 @@ class Prober:
                 self._proxy.serve_waiting()
 
     async def _memory(self, member: Member) -> MemoryReport | None:
-        """The host's memory now; None where it could not be asked, so that the last report grows old."""
-        try:
-            status, body = await self._get(member, "/status", member.spec.token)
-        except ProbeFailed:
-            return None
-        if status != 200:
-            # It has no status to give: its memory is unknown, and unknown is not full.
-            return MemoryReport(time.monotonic())
-        return read_report(body, time.monotonic())
+        return await ask_memory(member, self._timeout_s)
 
     async def _get(self, member: Member, path: str, token: str | None) -> tuple[int, bytes]:
-        """GET over a connection of its own: whether the host still accepts is part of the question."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                reader, writer = await asyncio.open_connection(member.host, member.port, limit=MAX_REPLY)
-                try:
-                    authorization = f"authorization: Bearer {token}\r\n" if token else ""
-                    writer.write(
-                        f"GET {path} HTTP/1.1\r\nhost: {member.address}\r\nuser-agent: fleet-balancer (probe)\r\n"
-                        f"{authorization}connection: close\r\n\r\n".encode()
-                    )
-                    return await _read_reply(reader)
-                finally:
-                    writer.transport.abort()
-        except TimeoutError:
-            raise ProbeFailed(f"{path} gave no answer within {self._timeout_s:g} s") from None
-        except (OSError, BadResponse, BadChunk) as error:
-            raise ProbeFailed(f"{path}: {error}") from None
+        return await ask(member, path, token, self._timeout_s)
+
+
+async def ask_memory(member: Member, timeout_s: float) -> MemoryReport | None:
+    """The host's memory now; None where it could not be asked, so that the last report grows old."""
+    try:
+        status, body = await ask(member, "/status", member.spec.token, timeout_s)
+    except ProbeFailed:
+        return None
+    if status != 200:
+        # It has no status to give: its memory is unknown, and unknown is not full.
+        return MemoryReport(time.monotonic())
+    return read_report(body, time.monotonic())
+
+
+async def ask(member: Member, path: str, token: str | None, timeout_s: float) -> tuple[int, bytes]:
+    """GET over a connection of its own: whether the host still accepts is part of the question. Raises ProbeFailed."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(member.host, member.port, limit=MAX_REPLY)
+            try:
+                authorization = f"authorization: Bearer {token}\r\n" if token else ""
+                writer.write(
+                    f"GET {path} HTTP/1.1\r\nhost: {member.address}\r\nuser-agent: fleet-balancer (probe)\r\n"
+                    f"{authorization}connection: close\r\n\r\n".encode()
+                )
+                return await _read_reply(reader)
+            finally:
+                writer.transport.abort()
+    except TimeoutError:
+        raise ProbeFailed(f"{path} gave no answer within {timeout_s:g} s") from None
+    except (OSError, BadResponse, BadChunk) as error:
+        raise ProbeFailed(f"{path}: {error}") from None
 
 
 def read_report(body: bytes, now: float) -> MemoryReport:
