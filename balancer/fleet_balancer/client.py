@@ -7,7 +7,7 @@ proxy looks at four times a second.
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic
 from typing import Protocol, cast
 
 from fleet_balancer import exchange
@@ -21,14 +21,17 @@ from fleet_wire.refusal import Refusal
 # arrives within this many seconds, then the host is told to stop.
 HALF_CLOSE_GRACE_S = 0.05
 LINGER_S = 2.0
+# Host, pool, model, key and retries of what was no request.
+_NOBODY = (None, None, None, None, 0)
 
 
 class House(exchange.House, Protocol):
     """What a client's connection needs from the proxy around it."""
 
     clients: set[Client]
+    proto: bytes
 
-    def next_id(self) -> bytes: ...
+    def next_id_line(self) -> bytes: ...
     def left(self, client: Client) -> None: ...
 
 
@@ -36,12 +39,12 @@ class Client(asyncio.Protocol):
     """`exchange`: the request that it has now; None: the next head is awaited, or the connection is `closing`."""
 
     __slots__ = (
-        "_address",
         "_advancing",
         "_arrived",
         "_forwarded",
         "_forwarded_host",
         "_house",
+        "address",
         "buffer",
         "closing",
         "deadline",
@@ -67,7 +70,7 @@ class Client(asyncio.Protocol):
         self._advancing = False
         self._forwarded = b""
         self._forwarded_host: bytes | None = None
-        self._address = b"unknown"
+        self.address = b"unknown"
 
     # What the event loop tells.
 
@@ -75,8 +78,8 @@ class Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if peer:
-            self._address = str(peer[0]).encode()
-        self.deadline = time.monotonic() + self._house.settings.header_timeout_s
+            self.address = str(peer[0]).encode()
+        self.deadline = monotonic() + self._house.settings.header_timeout_s
         self._house.clients.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -87,7 +90,7 @@ class Client(asyncio.Protocol):
             if self.buffer:
                 data = self.buffer + data
             else:
-                self._arrived = time.monotonic()
+                self._arrived = monotonic()
             if self._read_head(data) and self.buffer:
                 self.advance()
             return
@@ -148,37 +151,57 @@ class Client(asyncio.Protocol):
             return False
         self.buffer = data[head.size :]
         self.keep = head.keep_alive
-        id_line = b"x-request-id: %b\r\n" % (head.request_id or house.next_id())
+        given = head.request_id
+        id_line = house.next_id_line() if given is None else b"x-request-id: %b\r\n" % given
         self.exchange = exchange = Exchange(house, self, head, id_line, self._arrived)
+        front = house.front
+        keyring = front.keyring
         try:
-            route = house.front.route(head.target, head.model)
+            if keyring is not None:
+                exchange.use = keyring.check(head.authorization, head.api_key, self._arrived)
+                head.authorization = b""
+            elif head.api_key:
+                head.kept += head.api_key
+            route = front.route(head.target, head.model, head.version)
         except Refusal as refusal:
-            self.refuse(refusal, exchange)
+            exchange.refuse(refusal)
             return True
         if route.pool is None:
             exchange.peek()
         else:
-            exchange.place(route.pool, route.model)
+            exchange.place(route)
         return True
 
     def forwarded(self, host: bytes, member: Member) -> bytes:
         """The lines that say who asked for which host; one client's requests mostly have them in common."""
         if host != self._forwarded_host:
             self._forwarded_host = host or None
-            self._forwarded = b"x-forwarded-for: %b\r\nx-forwarded-proto: http\r\n" % self._address
+            proto = self._house.proto
+            node = b'"[%b]"' % self.address if b":" in self.address else self.address
+            self._forwarded = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (self.address, proto)
             if host:
-                self._forwarded += b"x-forwarded-host: %b\r\n" % host
+                self._forwarded += b'x-forwarded-host: %b\r\nforwarded: for=%b;host="%b";proto=%b\r\n' % (
+                    host,
+                    node,
+                    host,
+                    proto,
+                )
             else:
-                self._forwarded += b"host: %b\r\n" % member.address.encode()
+                self._forwarded += b"forwarded: for=%b;proto=%b\r\nhost: %b\r\n" % (
+                    node,
+                    proto,
+                    member.address.encode(),
+                )
         return self._forwarded
 
     # Answering.
 
     def send(self, data: bytes) -> None:
         """Write to the client, unless it is gone already: the loop says so to connection_lost one turn later."""
-        transport = self.transport
-        if not transport.is_closing():
-            transport.write(data)
+        try:
+            self.transport.write(data)
+        except RuntimeError:
+            pass
 
     def done(self, now: float) -> None:
         """The present request has its whole reply."""
@@ -199,7 +222,21 @@ class Client(asyncio.Protocol):
         left = 0
         bodiless = False
         if exchange is None:
-            id_line = b"x-request-id: %b\r\n" % self._house.next_id()
+            id_line = self._house.next_id_line()
+            if self._house.access_log is not None:
+                now = monotonic()
+                self._house.access_log.record(
+                    id_line[14:-2],
+                    refusal.status,
+                    self._arrived,
+                    now,
+                    self.address,
+                    b"-",
+                    b"-",
+                    0,
+                    *_NOBODY,
+                    refusal.code,
+                )
         else:
             id_line = exchange.id_line
             bodiless = exchange.head.method == b"HEAD"
@@ -212,7 +249,7 @@ class Client(asyncio.Protocol):
         if not keep:
             self._linger(left != 0)
             return
-        now = time.monotonic()
+        now = monotonic()
         self.deadline = now + self._house.settings.idle_timeout_s
         if self.read_paused:
             self._resume_reading()
@@ -264,12 +301,12 @@ class Client(asyncio.Protocol):
     def _abandon(self) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.let_go("abandoned")
+            exchange.abandon()
 
     def _allow_flush(self) -> None:
         """A slow reader gets the time of a slow writer."""
         unsent = self.transport.get_write_buffer_size()
-        self.deadline = time.monotonic() + (self._house.settings.body_timeout_s if unsent else LINGER_S)
+        self.deadline = monotonic() + (self._house.settings.body_timeout_s if unsent else LINGER_S)
 
     def _gone(self) -> None:
         if not self.closing:
@@ -298,6 +335,6 @@ class Client(asyncio.Protocol):
     def _resume_reading(self) -> None:
         self.read_paused = False
         if self.exchange is not None:
-            self.exchange.last_data = time.monotonic()
+            self.exchange.last_data = monotonic()
         if not self.transport.is_closing():
             self.transport.resume_reading()

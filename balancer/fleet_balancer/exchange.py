@@ -9,38 +9,42 @@ times a second.
 from __future__ import annotations
 
 import asyncio
-import enum
-import time
+from collections.abc import Sequence
+from time import monotonic
 from typing import Protocol
 
+from fleet_balancer.access_log import AccessLogWriter
+from fleet_balancer.ask import Ask
+from fleet_balancer.asking import ask_of
 from fleet_balancer.front import MAX_PEEK, Front, Route
 from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
 from fleet_balancer.http.grammar import CHUNKED
 from fleet_balancer.http.request import RequestHead
 from fleet_balancer.http.response import ResponseHead
+from fleet_balancer.keys import KeyUse
 from fleet_balancer.member import Member
-from fleet_balancer.pool import Claim, Outcome, Pool, Ticket
+from fleet_balancer.outcome import Outcome, outcome_of
+from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_balancer.settings import Settings
 from fleet_balancer.upstream import Upstream
 from fleet_wire.refusal import Refusal
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Sending these twice is harmless (RFC 9110 9.2.2), so a kept connection that turns out dead is worth a second try.
+# Sending these twice is harmless (RFC 9110 9.2.2).
 _SAFE = frozenset((b"GET", b"HEAD"))
+# How often one request is sent again after its first bytes went out.
+MAX_RESENDS = 3
+# A body longer than this goes out beside the head, not copied behind it.
+_COPIED = 32 * 1024
+# What the access log says where the client left before its reply was complete (nginx's number).
+_CLIENT_LEFT = 499
 
-
-class Phase(enum.IntEnum):
-    """Where a request is."""
-
-    PEEK = 1  # its body is awaited, because it names the model
-    QUEUED = 2  # no host may take it yet
-    CONNECTING = 3  # a connection to its host is being made
-    SENT = 4  # it went to a host
-    ENDED = 5
-
-
-# A member of an enum is found by two look-ups; these are compared on every event.
-_PEEK, _QUEUED, _CONNECTING, _SENT, _ENDED = Phase
+# Where a request is.
+_PEEK = 1  # its body is awaited, because it names the model
+_QUEUED = 2  # no host may take it yet
+_CONNECTING = 3  # a connection to its host is being made
+_SENT = 4  # it went to a host
+_ENDED = 5
 
 
 class House(Protocol):
@@ -50,19 +54,23 @@ class House(Protocol):
     settings: Settings
     loop: asyncio.AbstractEventLoop
     stopping: bool
+    access_log: AccessLogWriter | None
 
     def idle_connection(self, member: Member, now: float) -> Upstream | None: ...
     def connect(self, exchange: Exchange, claim: Claim) -> None: ...
     def serve_waiting(self) -> None: ...
+    def deliver(self, served: Sequence[tuple[Ticket, Claim | Refusal]]) -> None: ...
 
 
 class Caller(Protocol):
     """The client's connection, as its present request sees it. `buffer`: bytes after the head, not passed on yet."""
 
+    address: bytes
     buffer: bytes
     deadline: float
     keep: bool
     read_paused: bool
+    transport: asyncio.Transport
     write_paused: bool
 
     def send(self, data: bytes) -> None: ...
@@ -78,16 +86,26 @@ class Caller(Protocol):
 class Exchange:
     """`body_left`: bytes of the request's body still to come, CHUNKED, or 0. `arrived`: the head's first byte.
 
+    `use`: whose API key it came with. `repeats`: it was declared idempotent, so its body is held until a reply has
+    begun; `held`: what has gone out of the body so far, None where that has become too much.
     Defaults stand in the class and not in slots: an exchange is made for each request, and most never change.
     """
 
-    phase: Phase = _PEEK
+    phase = _PEEK
     pool: Pool | None = None
     model: str | None = None
     claim: Claim | None = None
     upstream: Upstream | None = None
+    use: KeyUse | None = None
     chunks_reply = False
     last_data = 0.0
+    repeats = False
+    resends = 0
+    retries = 0
+    status = 0
+    sent = 0
+    held: bytes | None = None
+    _ask: Ask | None = None
     _ticket: Ticket | None = None
     _timer: asyncio.TimerHandle | None = None
     _decoder: ChunkedDecoder | None = None
@@ -123,33 +141,47 @@ class Exchange:
         front = self.house.front
         buffer = self.caller.buffer
         try:
-            route: Route
             if not 0 < length <= MAX_PEEK:
                 route = front.route_without_model()
             elif len(buffer) >= length:
-                route = front.route_body(buffer[:length])
+                route = front.route_body(buffer[:length], self.head.version)
             else:
                 return
-            if route.pool is None:
-                raise AssertionError("a body's route has a pool")
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
             return
-        self.place(route.pool, route.model)
+        self.place(route)
 
-    def place(self, pool: Pool, model: str | None) -> None:
-        """It belongs to `pool`: from here on it is counted there."""
+    def place(self, route: Route) -> None:
+        """It belongs to the route's pool: from here on it is counted there."""
+        pool = route.pool
+        if pool is None:
+            raise AssertionError("a request is placed once its pool is known")
+        head = self.head
+        asking = pool.asking
+        use = self.use
+        if use is not None and use.pools is not None:
+            try:
+                use.allow(pool.name)
+            except Refusal as refusal:
+                self.refuse(refusal)
+                return
+        if head.unusual or asking is not None or use is not None or route.version is not None:
+            self._ask = ask_of(head, asking, use, route.version)
+            self.repeats = head.idempotent or (
+                asking is not None and (asking.repeats or (asking.hedges and head.method in _SAFE))
+            )
         self.pool = pool
-        self.model = model
+        self.model = model = route.model
         pool.arrivals += 1
         now = self.arrived
         caller = self.caller
         caller.deadline = now + pool.config.request_timeout_s
-        if self.head.timeout_ms is not None:
-            caller.deadline = min(caller.deadline, now + self.head.timeout_ms / 1000.0)
-            delay = max(0.0, caller.deadline - time.monotonic())
+        if head.timeout_ms is not None:
+            caller.deadline = min(caller.deadline, now + head.timeout_ms / 1000.0)
+            delay = max(0.0, caller.deadline - monotonic())
             self._timer = self.house.loop.call_later(delay, self.expire)
-        claim = pool.claim(model, now)
+        claim = pool.claim(model, now, (), self._ask)
         if claim is None:
             self._wait(pool)
         else:
@@ -157,24 +189,28 @@ class Exchange:
 
     def _wait(self, pool: Pool) -> None:
         """No host may take it: queue it."""
-        until = min(time.monotonic() + pool.config.queue_timeout_s, self.caller.deadline)
-        ticket = Ticket(self, self.model, until)
+        now = monotonic()
+        ticket = Ticket(
+            self, self.model, min(now + pool.config.queue_timeout_s, self.caller.deadline), self._ask
+        )
         try:
-            pool.wait(ticket)
+            served = pool.wait(ticket, now)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
             return
         self._ticket = ticket
         self.phase = _QUEUED
+        if served:
+            self.house.deliver(served)
 
     def admitted(self, result: Claim | Refusal) -> None:
         """The wait is over."""
         self._ticket = None
         if isinstance(result, Refusal):
-            self._refuse(result)
+            self.refuse(result)
             self.caller.advance()
         else:
-            self._take(result, time.monotonic())
+            self._take(result, monotonic())
 
     def _take(self, claim: Claim, now: float) -> None:
         self.claim = claim
@@ -197,24 +233,28 @@ class Exchange:
         pool = self.pool
         if self.claim is not claim or self.phase != _CONNECTING or pool is None:
             return
-        self.claim = None
         if not fault_of_host:
-            pool.settle(claim, "refused")
-            self._refuse(Refusal("unavailable", "the balancer has no free socket to reach a host with", 1.0))
+            self._settle("refused")
+            self.refuse(Refusal("unavailable", "the balancer has no free socket to reach a host with", 1.0))
             self.caller.advance()
             return
-        pool.settle(claim, "retry")
+        self._settle("retry")
+        self._elsewhere(pool, claim.member)
+
+    def _elsewhere(self, pool: Pool, failed: Member) -> None:
+        """Its claim on `failed` was given back: another host may take it, else it waits."""
+        self.retries += 1
         if self._tried is None:
             self._tried = set()
-        self._tried.add(claim.member)
-        now = time.monotonic()
-        next_claim = pool.claim(self.model, now, self._tried)
-        if next_claim is None:
+        self._tried.add(failed)
+        now = monotonic()
+        claim = pool.claim(self.model, now, self._tried, self._ask)
+        if claim is None:
             self._tried = None
             self._wait(pool)
             self.caller.advance()
         else:
-            self._take(next_claim, now)
+            self._take(claim, now)
 
     # Sending it.
 
@@ -224,60 +264,56 @@ class Exchange:
         self.upstream = upstream
         caller = self.caller
         head = self.head
-        upstream.serve(self, head.method)
-        if caller.write_paused:
-            upstream.pause_reading()
         member = upstream.member
         authorization = member.authorization
-        out = [
-            head.kept,
-            head.authorization if authorization is None else authorization,
-            caller.forwarded(head.host, member),
-        ]
-        if head.request_id is None:
-            out.append(self.id_line)
-        if head.timeout_ms is not None:
-            left_ms = max(1, round((caller.deadline - time.monotonic()) * 1000.0))
-            out.append(b"x-request-timeout-ms: %d\r\n" % left_ms)
-        left = self.body_left
-        if not left:
-            out.append(b"\r\n")
-            upstream.send(b"".join(out))
-            return
-        if left == CHUNKED:
-            out.append(b"transfer-encoding: chunked\r\n")
-            self._decoder = ChunkedDecoder()
-        out.append(b"\r\n")
+        if authorization is None:
+            authorization = head.authorization
+        if caller.write_paused:
+            upstream.pause_reading()
         buffer = caller.buffer
-        if 0 < left <= len(buffer):
+        forwarded = caller.forwarded(head.host, member)
+        if self.body_left == len(buffer) <= _COPIED and not head.unusual and not self.repeats:
             # The usual case: the whole body came with the head.
             self.body_left = 0
-            if left == len(buffer):
-                out.append(buffer)
-                caller.buffer = b""
-            else:
-                out.append(buffer[:left])
-                caller.buffer = buffer[left:]
-            upstream.send(b"".join(out))
+            caller.buffer = b""
+            upstream.ask(
+                self,
+                head.method,
+                b"".join((head.kept, authorization, forwarded, self.id_line, b"\r\n", buffer)),
+            )
             if caller.read_paused:
                 caller.release()
             return
-        upstream.send(b"".join(out))
-        self.last_data = time.monotonic()
-        if buffer:
-            self._pump()
-        elif head.expects:
-            caller.send(CONTINUE)
+        out = [head.kept, authorization, forwarded, self.id_line]
+        if head.timeout_ms is not None:
+            left_ms = max(1, round((caller.deadline - monotonic()) * 1000.0))
+            out.append(b"x-request-timeout-ms: %d\r\n" % left_ms)
+        if head.length == CHUNKED:
+            out.append(b"transfer-encoding: chunked\r\n")
+        out.append(b"\r\n")
+        upstream.ask(self, head.method, b"".join(out))
+        if self.held:
+            upstream.send(self.held)
+        elif self.repeats:
+            self.held = b""
+        if self.body_left:
+            if self.body_left == CHUNKED and self._decoder is None:
+                self._decoder = ChunkedDecoder()
+            self.last_data = monotonic()
+            if buffer:
+                self._pump()
+            elif head.expects:
+                caller.send(CONTINUE)
         caller.release()
 
     def more(self) -> None:
         """More of the client's bytes are in its buffer."""
         if self.phase == _SENT:
             if self.body_left:
-                self.last_data = time.monotonic()
+                self.last_data = monotonic()
                 self._pump()
         elif self.phase == _PEEK:
-            self.last_data = time.monotonic()
+            self.last_data = monotonic()
             self._peek()
 
     def _pump(self) -> None:
@@ -293,11 +329,13 @@ class Exchange:
             if size <= left:
                 caller.buffer = b""
                 self.body_left = left - size
-                upstream.send(data)
             else:
                 caller.buffer = data[left:]
                 self.body_left = 0
-                upstream.send(data[:left])
+                data = data[:left]
+            if self.held is not None:
+                self._hold(data)
+            upstream.send(data)
             return
         decoder = self._decoder
         if decoder is None:
@@ -319,29 +357,52 @@ class Exchange:
             self._decoder = None
             self.body_left = 0
         if out:
+            if self.held is not None:
+                self._hold(out)
             upstream.send(out)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what went out of the body, for another host, while that is little."""
+        held = (self.held or b"") + data
+        self.held = held if len(held) <= self.house.settings.buffer else None
 
     # Answering it.
 
     def send(self, data: bytes) -> None:
+        """A piece of the reply's body."""
+        self.sent += len(data)
         self.caller.send(data)
 
-    def reply_head(self, head: ResponseHead) -> bytes:
-        """The head of the reply as the client gets it."""
+    def reply(self, upstream: Upstream, head: ResponseHead, body: bytes) -> bool:
+        """The reply's head, and what has come of its body; False where it is not wanted and `upstream` was dropped."""
+        if head.status >= 500 and self._resent_for(head):
+            return False
         self._replying = True
+        self.status = head.status
+        self.sent = len(body)
         caller = self.caller
-        out = head.kept + self.id_line
         minor = self.head.minor
-        stopping = self.house.stopping
-        if caller.keep and minor and head.length >= 0 and not self.body_left and not stopping:
-            return out + b"\r\n"  # the usual reply
+        if caller.keep and minor and head.length >= 0 and not self.body_left and not self.house.stopping:
+            out = b"".join((head.kept, self.id_line, b"\r\n", body))  # the usual reply
+        else:
+            out = self._unusual_head(head) + body
+        try:
+            caller.transport.write(out)
+        except RuntimeError:
+            pass  # the client is gone; connection_lost follows
+        return True
+
+    def _unusual_head(self, head: ResponseHead) -> bytes:
+        caller = self.caller
+        minor = self.head.minor
+        out = head.kept + self.id_line
         if head.length < 0:
             self.chunks_reply = minor == 1
             if minor:
                 out += b"transfer-encoding: chunked\r\n"
             else:
                 caller.keep = False
-        if self.body_left or stopping:
+        if self.body_left or self.house.stopping:
             caller.keep = False
         if not caller.keep:
             return out + b"connection: close\r\n\r\n"
@@ -352,14 +413,28 @@ class Exchange:
         if self.head.minor:
             self.caller.send(kept + b"\r\n")
 
-    def reply_done(self, status: int, now: float) -> None:
+    def reply_done(self, head: ResponseHead, now: float) -> None:
         """The host's reply is complete."""
         claim, self.claim = self.claim, None
         if claim is None:
             raise AssertionError("a reply answers a claim")
-        claim.pool.settle(claim, "completed" if status < 500 else "error", (now - self.arrived) * 1000.0)
+        pool = claim.pool
+        status = head.status
+        outcome: Outcome = "completed"
+        if status >= 400:
+            own_deadline = self.head.timeout_ms is not None
+            outcome = outcome_of(status, retry_after=head.retry_after, own_deadline=own_deadline)
+        pool.settle(claim, outcome, (now - self.arrived) * 1000.0, now)
+        if head.load is not None:
+            pool.reported_inline(claim.member, head.load, now)
         self.upstream = None
-        self._end()
+        if self.house.access_log is not None:
+            self._log(now, claim.member)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.phase = _ENDED
+        if pool.waiting:
+            self.house.deliver(pool.freed(claim.member, now))
         self.caller.done(now)
 
     def upstream_lost(self, upstream: Upstream, reason: str) -> None:
@@ -368,12 +443,50 @@ class Exchange:
         claim = self.claim
         if claim is None:
             return
-        if upstream.reused and not upstream.answered and self.head.method in _SAFE and not self.head.length:
-            # A kept connection that the host closed just now: safe to send again, and on a new connection, so once.
-            self.phase = _CONNECTING
-            self.house.connect(self, claim)
-            return
+        if not self._replying and not upstream.answered and self._may_resend(claim.pool):
+            if upstream.reused:
+                # A kept connection that the host closed just now: a new one to the same host says which it was.
+                self.resends += 1
+                self.retries += 1
+                self.phase = _CONNECTING
+                self.house.connect(self, claim)
+                return
+            if self._resend(claim, "resent"):
+                return
         self._break_off(Refusal("bad_gateway", f"host {claim.member.name} {reason}"), "error")
+
+    def _may_resend(self, pool: Pool) -> bool:
+        """Whether it may go out a second time: declared harmless, its body still here, and within the budget."""
+        if self.resends >= MAX_RESENDS:
+            return False
+        held = self.held is not None if self.repeats else self.head.method in _SAFE and not self.head.length
+        return held and pool.budget.allows(monotonic(), pool.arrivals)
+
+    def _resent_for(self, head: ResponseHead) -> bool:
+        """Whether another host gets it, because this one answered 502, 503 or 504."""
+        claim = self.claim
+        if claim is None or not 502 <= head.status <= 504 or not self._may_resend(claim.pool):
+            return False
+        # A host that says when to come again is full and not broken.
+        return self._resend(claim, "retry" if head.retry_after else "resent")
+
+    def _resend(self, claim: Claim, outcome: Outcome) -> bool:
+        """Send it again to another host; False where there is none that may take it now."""
+        pool = claim.pool
+        tried = {claim.member, *(self._tried or ())}
+        now = monotonic()
+        other = pool.claim(self.model, now, tried, self._ask)
+        if other is None:
+            return False
+        self.resends += 1
+        self.retries += 1
+        self._tried = tried
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.drop()
+        self._settle(outcome)
+        self._take(other, now)
+        return True
 
     # Ending it early.
 
@@ -382,13 +495,12 @@ class Exchange:
         phase = self.phase
         if phase == _PEEK:
             self.caller.keep = False
-            self._refuse(Refusal("request_timeout", "the body did not arrive in time"))
+            self.refuse(Refusal("request_timeout", "the body did not arrive in time"))
         elif phase == _QUEUED:
             self.house.serve_waiting()
         elif phase != _ENDED:
-            self._break_off(
-                Refusal("deadline_exceeded", "no complete answer before the request's deadline"), "error"
-            )
+            late = Refusal("deadline_exceeded", "no complete answer before the request's deadline")
+            self._break_off(late, "error" if self.head.timeout_ms is None else "excused")
 
     def check_body(self, now: float) -> None:
         """Refuse a client that stopped in the middle of a body."""
@@ -399,19 +511,36 @@ class Exchange:
     def _break_off(self, refusal: Refusal, outcome: Outcome) -> None:
         """End it: with a refusal, or, where a reply has begun, by closing in its midst."""
         replying = self._replying
-        self.let_go(outcome)
+        member = None if self.claim is None else self.claim.member
+        self._release_all(outcome)
+        if self.house.access_log is not None:
+            self.status = self.status if replying else refusal.status
+            self._log(monotonic(), member, refusal.code)
         if replying:
             self.caller.close()
             return
         self.caller.refuse(refusal, self)
         self.caller.advance()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """Answer it here; it has no claim (any more)."""
         self._end()
+        if self.house.access_log is not None:
+            self.status = refusal.status
+            self._log(monotonic(), None, refusal.code)
         self.caller.refuse(refusal, self)
 
-    def let_go(self, outcome: Outcome) -> None:
+    def abandon(self) -> None:
+        """The client has left, or the connection is closed with the request under way."""
+        if self.phase == _ENDED:
+            return
+        member = None if self.claim is None else self.claim.member
+        self._release_all("abandoned")
+        if self.house.access_log is not None:
+            self.status = _CLIENT_LEFT
+            self._log(monotonic(), member)
+
+    def _release_all(self, outcome: Outcome) -> None:
         """Give back whatever it holds."""
         if self._ticket is not None:
             ticket, self._ticket = self._ticket, None
@@ -420,16 +549,46 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.drop()
-        claim, self.claim = self.claim, None
-        if claim is not None:
-            claim.pool.settle(claim, outcome)
         self._end()
+        self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Give the claim back, where it has one, and let others have the place."""
+        claim, self.claim = self.claim, None
+        if claim is None:
+            return
+        now = monotonic()
+        pool = claim.pool
+        pool.settle(claim, outcome, 0.0, now)
+        if pool.waiting:
+            self.house.deliver(pool.freed(claim.member, now))
 
     def _end(self) -> None:
         self.phase = _ENDED
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _log(self, now: float, member: Member | None, refused: str | None = None) -> None:
+        """One line of the access log."""
+        log = self.house.access_log
+        if log is not None:
+            log.record(
+                self.id_line[14:-2],
+                self.status,
+                self.arrived,
+                now,
+                self.caller.address,
+                self.head.method,
+                self.head.target,
+                self.sent,
+                None if member is None else member.name,
+                None if self.pool is None else self.pool.name,
+                self.model,
+                None if self.use is None else self.use.name,
+                self.retries,
+                refused,
+            )
 
     # Back-pressure.
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Hashable, Iterable
 from typing import Protocol
 
 from fleet_balancer.ask import Ask
+from fleet_balancer.asking import asking_for
 from fleet_balancer.budget import Budget
 from fleet_balancer.ejection import Ejector
 from fleet_balancer.hedge import Hedge
@@ -89,9 +90,12 @@ class Pool:
     def configure(self, config: PoolConfig) -> None:
         """Take over a new configuration; counters and waiting requests stay."""
         self.config = config
+        self.asking = asking_for(config)
         self.ejector.configure(config.ejection)
         self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
         self._picker: Picker = picker_for(config, self.rng, self.stale_s, self.zone)
+        # Most policies learn nothing from a reply: those are not told of each.
+        self._learns = type(self._picker).observed is not Picker.observed
         self._lobby.configure(config, self.members)
         self.refresh()
 
@@ -192,7 +196,7 @@ class Pool:
         member = claim.member
         member.in_flight -= 1
         self.in_flight -= 1
-        if outcome == "completed" and now > claim.at:
+        if self._learns and outcome == "completed" and now > claim.at:
             self._picker.observed(member, claim.model, (now - claim.at) * 1000.0, claim.depth, now)
         member.changed()
         if outcome == "completed":

@@ -12,17 +12,18 @@ import itertools
 import logging
 import os
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
+from fleet_balancer.access_log import AccessLogWriter
 from fleet_balancer.client import Client
 from fleet_balancer.exchange import Exchange
 from fleet_balancer.front import Front, Swap
 from fleet_balancer.member import Member
 from fleet_balancer.pool import Claim, Ticket
 from fleet_balancer.settings import Settings
+from fleet_balancer.tls import ServerTls
 from fleet_balancer.upstream import Upstream
 from fleet_wire.refusal import Refusal
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 0.25
 BACKLOG = 4096
+# How long a client may take to say its TLS goodbye.
+TLS_GOODBYE_S = 2.0
 _OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -42,6 +45,10 @@ class Proxy:
         self.loop = loop
         self.clients: set[Client] = set()
         self.stopping = False
+        self.access_log: AccessLogWriter | None = None
+        # What clients speak to reach us: "https" where the listener ends TLS.
+        self.proto = b"http"
+        self._tls: ServerTls | None = None
         # Who is to look at a host that a request could not reach (Prober.hurry).
         self.doubted: Callable[[Member], None] | None = None
         self._idle: dict[Member, list[Upstream]] = {member: [] for member in front.members}
@@ -52,10 +59,21 @@ class Proxy:
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
-    async def start(self, sockets: Iterable[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+    async def start(self, sockets: Iterable[socket.socket], tls: ServerTls | None = None) -> None:
         """Serve who connects to `sockets`, which listen already and are closed by stop()."""
+        self._tls = tls
+        secured: dict[str, Any] = {}
+        if tls is not None:
+            self.proto = b"https"
+            secured = {
+                "ssl": tls.context,
+                "ssl_handshake_timeout": self.settings.header_timeout_s,
+                "ssl_shutdown_timeout": TLS_GOODBYE_S,
+            }
         for one in sockets:
-            server = await self.loop.create_server(lambda: Client(self), sock=one, ssl=tls, backlog=BACKLOG)
+            server = await self.loop.create_server(
+                lambda: Client(self), sock=one, backlog=BACKLOG, **secured
+            )
             self._servers.append(server)
         self._sweep = self.loop.call_later(SWEEP_S, self._look_around)
 
@@ -128,8 +146,9 @@ class Proxy:
         for ticket, result in served:
             cast(Exchange, ticket.owner).admitted(result)
 
-    def next_id(self) -> bytes:
-        return b"%b-%x" % (self._id_prefix, next(self._ids))
+    def next_id_line(self) -> bytes:
+        """The field that names a request which came without a name."""
+        return b"x-request-id: %b-%x\r\n" % (self._id_prefix, next(self._ids))
 
     # Connections to hosts.
 
@@ -147,7 +166,7 @@ class Proxy:
     def keep(self, upstream: Upstream, now: float) -> None:
         """A connection whose response is complete; closed where its host is gone."""
         idle = self._idle.get(upstream.member)
-        if idle is None or upstream.transport.is_closing():
+        if idle is None:
             upstream.transport.abort()
             return
         upstream.idle_since = now
@@ -158,6 +177,16 @@ class Proxy:
         idle = self._idle.get(upstream.member)
         if idle and upstream in idle:
             idle.remove(upstream)
+
+    def doubt(self, member: Member) -> None:
+        """`member` broke off a request. Where its process died, its other connections are as dead, and the loop may not
+        know it yet: a request sent there would be lost too, while on a new one it can't be."""
+        idle = self._idle.get(member)
+        if idle:
+            dead = idle.copy()
+            idle.clear()
+            for upstream in dead:
+                upstream.transport.abort()
 
     def connect(self, exchange: Exchange, claim: Claim) -> None:
         """Make a connection to the claim's host, and tell `exchange` how that ended."""
@@ -205,4 +234,8 @@ class Proxy:
             for sentence in pool.ejector.news():
                 log.warning("pool %s: %s", pool.name, sentence)
         self.serve_waiting()
+        if self.access_log is not None:
+            self.access_log.flush(now)
+        if self._tls is not None:
+            self._tls.check(now)
         self._sweep = self.loop.call_later(SWEEP_S, self._look_around)

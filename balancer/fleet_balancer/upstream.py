@@ -7,7 +7,7 @@ nobody asked for is closed: what follows on it could be taken for the answer to 
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic
 from typing import Protocol, cast
 
 from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
@@ -27,10 +27,10 @@ class Asker(Protocol):
     body_left: int
     chunks_reply: bool
 
-    def reply_head(self, head: ResponseHead) -> bytes: ...
+    def reply(self, upstream: Upstream, head: ResponseHead, body: bytes) -> bool: ...
     def interim(self, kept: bytes) -> None: ...
     def send(self, data: bytes) -> None: ...
-    def reply_done(self, status: int, now: float) -> None: ...
+    def reply_done(self, head: ResponseHead, now: float) -> None: ...
     def upstream_lost(self, upstream: Upstream, reason: str) -> None: ...
     def hold(self) -> None: ...
     def release(self) -> None: ...
@@ -43,6 +43,7 @@ class Shelf(Protocol):
 
     def keep(self, upstream: Upstream, now: float) -> None: ...
     def forget(self, upstream: Upstream) -> None: ...
+    def doubt(self, member: Member) -> None: ...
 
 
 class Upstream(asyncio.Protocol):
@@ -51,13 +52,12 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_buffer",
         "_decoder",
+        "_head",
         "_interim",
-        "_keep",
         "_left",
         "_method",
         "_read_paused",
         "_shelf",
-        "_status",
         "answered",
         "client",
         "idle_since",
@@ -80,27 +80,30 @@ class Upstream(asyncio.Protocol):
         self._left = _HEAD
         self._buffer = b""
         self._decoder: ChunkedDecoder | None = None
-        self._keep = True
+        self._head: ResponseHead | None = None
         self._read_paused = False
-        self._status = 0
         self._interim = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    def serve(self, client: Asker, method: bytes) -> None:
-        """From now on, what arrives answers `client`'s request."""
-        self.client = client
+    def ask(self, asker: Asker, method: bytes, data: bytes) -> None:
+        """Send a request, or its beginning. From now on, what arrives answers it."""
+        self.client = asker
         self.answered = False
         self._method = method
         self._left = _HEAD
-        self._interim = 0
+        try:
+            self.transport.write(data)
+        except RuntimeError:
+            pass  # the connection ended just now; connection_lost follows
 
     def send(self, data: bytes) -> None:
-        """Write to the host, unless the connection ended just now (connection_lost follows)."""
-        transport = self.transport
-        if not transport.is_closing():
-            transport.write(data)
+        """Send more of the request."""
+        try:
+            self.transport.write(data)
+        except RuntimeError:
+            pass
 
     def data_received(self, data: bytes) -> None:
         client = self.client
@@ -118,7 +121,7 @@ class Upstream(asyncio.Protocol):
                 client.send(data)
             else:
                 client.send(data[:left] if size > left else data)
-                self._finish(client, size == left)
+                self._finish(size == left)
         elif left == CHUNKED:
             self._read_chunks(client, data)
         else:
@@ -126,16 +129,19 @@ class Upstream(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The host closed its side: the end of a body without a length, else the end of the connection."""
-        if self.client is not None and self._left == UNTIL_CLOSE:
+        if self.client is not None and self._left != UNTIL_CLOSE:
+            self._shelf.doubt(self.member)
+        elif self.client is not None:
             if self.client.chunks_reply:
                 self.client.send(encode_end(b""))
-            self._finish(self.client, False)
+            self._finish(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         client, self.client = self.client, None
         if client is None:
             self._shelf.forget(self)
         else:
+            self._shelf.doubt(self.member)
             client.upstream_lost(
                 self, str(exc) if exc else "closed the connection before its answer was complete"
             )
@@ -181,35 +187,33 @@ class Upstream(asyncio.Protocol):
         if head is None:
             self._buffer = data
             return
-        status = head.status
-        if status < 200:
-            self._skip_interim(client, data, status, head.size, head.kept)
+        if head.status < 200:
+            self._skip_interim(client, data, head)
             return
-        self._status = status
-        self._keep = head.keep_alive
+        self._head = head
         length = head.length
-        out = client.reply_head(head)
+        begin = head.size
         if length >= 0:
-            size = len(data) - head.size
-            if size <= length:
-                client.send(out + data[head.size :] if size else out)
-                if size == length:
-                    self._finish(client, True)
-                else:
-                    self._left = length - size
+            body = data[begin : begin + length]
+            if not client.reply(self, head, body):
+                return
+            left = length - len(body)
+            if left:
+                self._left = left
             else:
-                client.send(out + data[head.size : head.size + length])
-                self._finish(client, False)
+                self._finish(len(data) == begin + length)
             return
-        client.send(out)
+        if not client.reply(self, head, b""):
+            return
         self._left = length
         if length == CHUNKED:
             self._decoder = ChunkedDecoder()
-        if len(data) > head.size:
-            self.data_received(data[head.size :])
+        if len(data) > begin:
+            self.data_received(data[begin:])
 
-    def _skip_interim(self, client: Asker, data: bytes, status: int, size: int, kept: bytes) -> None:
+    def _skip_interim(self, client: Asker, data: bytes, head: ResponseHead) -> None:
         """1xx before the real answer. 100 was answered by the balancer; a 101 was never asked for."""
+        status = head.status
         self._interim += 1
         if status == 101 or self._interim > MAX_INTERIM:
             self.drop()
@@ -218,9 +222,9 @@ class Upstream(asyncio.Protocol):
             )
             return
         if status != 100:
-            client.interim(kept)
-        if len(data) > size:
-            self._read_head(client, data[size:])
+            client.interim(head.kept)
+        if len(data) > head.size:
+            self._read_head(client, data[head.size :])
 
     def _read_chunks(self, client: Asker, data: bytes) -> None:
         decoder = self._decoder
@@ -242,17 +246,23 @@ class Upstream(asyncio.Protocol):
             client.send(out)
         if decoder.done:
             self._decoder = None
-            self._finish(client, not decoder.rest)
+            self._finish(not decoder.rest)
 
-    def _finish(self, client: Asker, clean: bool) -> None:
+    def _finish(self, clean: bool) -> None:
         """The response is complete. `clean`: nothing came after it."""
-        self.client = None
-        now = time.monotonic()
-        if clean and self._keep and client.body_left == 0 and not self.write_paused:
+        client, self.client = self.client, None
+        head = self._head
+        if client is None or head is None:
+            raise AssertionError("a response answers somebody")
+        now = monotonic()
+        if clean and head.keep_alive and client.body_left == 0 and not self.write_paused:
             self.reused = True
+            self._head = None
+            if self._interim:
+                self._interim = 0
             if self._read_paused:
                 self.resume_reading()
             self._shelf.keep(self, now)
         else:
             self.transport.abort()
-        client.reply_done(self._status, now)
+        client.reply_done(head, now)

@@ -7,7 +7,7 @@ no white space before the colon, no control bytes. Quantifiers are possessive: m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]"
@@ -33,6 +33,11 @@ class Limits:
     target: int = 16 * 1024
     fields: int = 100
     body: int = 8 * 1024**3
+    # A head of at most so many bytes breaks none of the limits on heads (a line has 4 bytes at least).
+    sure: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sure", min(self.head, self.target, 4 * self.fields))
 
 
 def length_of(value: bytes) -> int | None:

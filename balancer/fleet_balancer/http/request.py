@@ -1,8 +1,8 @@
 """The head of a request: what it asks, how long its body is, and the bytes that may go on to a host.
 
 Decides alone what is a well-formed request (else a Refusal that closes the connection) and which of a client's
-fields reach a host. One expression checks the whole head, one finds the fields that matter; where none of those
-has to go, the client's bytes go on as they came.
+fields reach a host. Usual heads are read by one expression (http.usual). Of all others one expression checks the
+whole head and one finds the fields that matter.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fleet_balancer.http.grammar import (
     tokens_of,
     without,
 )
+from fleet_balancer.http.usual import AUTHORIZATION, CONNECTION, USUAL_REQUEST
 from fleet_wire.refusal import Refusal
 
 _HEAD = re.compile(rb"(" + TOKEN + rb"++) ([\x21-\x22\x24-\x7e]++) HTTP/1\.([01])\r\n" + FIELDS + rb"\r\n")
@@ -29,8 +30,8 @@ _FIRST_BYTES = re.compile(TOKEN + rb"+(?: |$)|\r\n?|$")
 # Matched against the lower-cased head. The match begins at the CRLF before the line: cutting it leaves good lines.
 _SPECIAL = re.compile(
     rb"\r\n(host|content-length|transfer-encoding|connection|authorization|expect|upgrade|te|keep-alive|"
-    rb"proxy-connection|proxy-authorization|forwarded|http2-settings|"
-    rb"x-(?:request-id|request-timeout-ms|real-ip|forwarded-[^:]*|fleet-[^:]*)): ?([^\r]*)"
+    rb"proxy-connection|proxy-authorization|forwarded|http2-settings|idempotency-key|"
+    rb"x-(?:request-id|request-timeout-ms|real-ip|api-key|forwarded-[^:]*|fleet-[^:]*)): ?([^\r]*)"
 )
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)([^\r\n]*)")
@@ -48,8 +49,12 @@ class RequestHead:
 
     `size` is how many input bytes it took. `length` is the body's bytes, or CHUNKED. `kept` is the request line
     and the client's end-to-end fields, each line with its CRLF and no empty line at the end; the caller adds its own
-    fields to it. `host` is in lower case. `authorization` is that line (or empty), apart because a host's own token
-    replaces it. `expects` is whether the client waits for "100 Continue".
+    fields to it. `host` is as the client wrote it. `authorization` and `api_key` are those lines (or empty), apart
+    because who asks for keys, and a host's own token, decide whether they go on. `expects` is whether the client waits
+    for "100 Continue". `upgrade` is what the client would like to speak instead (an Upgrade field's value), where it is
+    something that may be passed on. `unusual` False: none of the fields from `minor` on is anything but its default,
+    except `authorization`. `idempotent` is whether it carries an Idempotency-Key. `priority`, `model` and
+    `version` are the values of x-fleet-priority, -model and -model-version.
     """
 
     method: bytes
@@ -62,9 +67,15 @@ class RequestHead:
     keep_alive: bool = True
     expects: bool = False
     authorization: bytes = b""
+    api_key: bytes = b""
     request_id: bytes | None = None
     timeout_ms: float | None = None
     model: bytes | None = None
+    version: bytes | None = None
+    priority: bytes | None = None
+    upgrade: bytes | None = None
+    idempotent: bool = False
+    unusual: bool = False
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method.decode('latin-1')} {self.target.decode('latin-1')} length={self.length}>"
@@ -72,46 +83,57 @@ class RequestHead:
 
 def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     """The head at the start of `data`; None while it is unfinished. Raises Refusal where it can't become one."""
+    match = USUAL_REQUEST.match(data)
+    if match is None:
+        return parse_strictly(data, limits)
+    head = RequestHead()
+    head.method, target, length, staying, authorization, host = match.groups()
+    head.size = size = match.end()
+    if host is None or (size > limits.sure and not _within(data, target, size, limits)):
+        return parse_strictly(data, limits)
+    head.target = target
+    head.host = host
+    if length is not None:
+        head.length = int(length)
+        if head.length > limits.body:
+            raise Refusal("too_large", f"the body is longer than {limits.body} bytes")
+    if authorization is None and staying is None:
+        head.kept = data[: size - 2]
+        return head
+    # A "Connection: keep-alive" says nothing; who may see the authorization is decided elsewhere.
+    cuts = []
+    if staying is not None:
+        cuts.append((match.start(4) - CONNECTION, match.end(4) + 2))
+    if authorization is not None:
+        begin, end = match.start(5) - AUTHORIZATION, match.end(5) + 2
+        head.authorization = data[begin:end]
+        cuts.append((begin, end))
+        cuts.sort()
+    head.kept = without(data, cuts, size - 2)
+    return head
+
+
+def _within(data: bytes, target: bytes, size: int, limits: Limits) -> bool:
+    few = data.count(b"\r\n", 0, size - 4) <= limits.fields
+    return few and size - 4 <= limits.head and len(target) <= limits.target
+
+
+def parse_strictly(data: bytes, limits: Limits) -> RequestHead | None:
+    """As parse_request, for every head there is."""
     end = data.find(b"\r\n\r\n")
     match = _HEAD.match(data) if end > 0 else None
     if match is None or end > limits.head:
         return _not_plain(data, end, limits)
     head = RequestHead()
+    head.unusual = True
     head.method, head.target, minor = match.groups()
     head.size = end + 4
     if len(head.target) > limits.target:
         raise Refusal("uri_too_long", f"the request target is longer than {limits.target} bytes")
-    # A line has 4 bytes at least: most heads are too short to have too many.
-    if end > 4 * limits.fields and data.count(b"\r\n", 0, end) > limits.fields:
+    if data.count(b"\r\n", 0, end) > limits.fields:
         raise Refusal("headers_too_large", f"more than {limits.fields} header lines")
-    low = data[: end + 2].lower()
-    host: bytes | None = None
-    length: bytes | None = None
-    staying = False
-    plain = minor == b"1" and head.target[0] == 0x2F and head.method not in _NOT_SERVED
-    for name, value in _SPECIAL.findall(low):
-        if name == b"host" and host is None:
-            host = value
-        elif name == b"content-length" and length is None and value.isdigit():
-            length = value
-        elif name == b"connection" and value == b"keep-alive" and not staying:
-            staying = True
-        else:
-            plain = False
-            break
-    if plain and host is not None:
-        # The usual request: the client's bytes go on as they came, less a "Connection: keep-alive" that says nothing.
-        head.host = _host_of(host)
-        if length is not None:
-            head.length = _length_of(length, limits)
-        kept = data[: end + 2]
-        if staying:
-            at = low.find(b"\r\nconnection:")
-            kept = kept[:at] + kept[low.find(b"\r\n", at + 2) :]
-        head.kept = kept
-        return head
     head.minor = 1 if minor == b"1" else 0
-    _read_special(head, data, low, limits)
+    _read_special(head, data, data[: end + 2].lower(), limits)
     return head
 
 
@@ -143,7 +165,7 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
         if name == b"host":
             if host is not None:
                 raise Refusal("bad_request", "more than one Host header")
-            host = _host_of(value)
+            host = _host_of(data[found.start(2) : found.end(2)])
         elif name == b"content-length":
             if length is not None:
                 raise Refusal("bad_request", "more than one Content-Length header")
@@ -156,9 +178,12 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
             given = data[found.start(2) : found.end(2)].strip(b" \t")
             if head.request_id is None and _REQUEST_ID.fullmatch(given):
                 head.request_id = given
-            else:
-                cuts.append(found.span())
-        elif name != b"x-fleet-priority":
+            cuts.append(found.span())
+        elif name == b"x-fleet-priority":
+            head.priority = value.strip(b" \t")
+        elif name == b"idempotency-key":
+            head.idempotent = True
+        else:
             cuts.append(found.span())
             if name == b"connection":
                 nominated += tokens_of(value)
@@ -170,12 +195,18 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
                 if head.authorization:
                     raise Refusal("bad_request", "more than one Authorization header")
                 head.authorization = data[found.start() + 2 : found.end() + 2]
+            elif name == b"x-api-key":
+                if head.api_key:
+                    raise Refusal("bad_request", "more than one x-api-key header")
+                head.api_key = data[found.start() + 2 : found.end() + 2]
             elif name == b"expect":
                 head.expects = head.minor == 1 and value.strip(b" \t") == b"100-continue"
             elif name == b"x-request-timeout-ms":
                 head.timeout_ms = _timeout_of(value)
             elif name == b"x-fleet-model":
                 head.model = data[found.start(2) : found.end(2)].strip(b" \t")
+            elif name == b"x-fleet-model-version":
+                head.version = data[found.start(2) : found.end(2)].strip(b" \t")
     if head.length == CHUNKED and (length is not None or not head.minor):
         raise Refusal("bad_request", "Transfer-Encoding beside Content-Length, or in an HTTP/1.0 request")
     if length is not None:
@@ -197,6 +228,8 @@ def _without_nominated(head: RequestHead, kept: bytes, nominated: list[bytes]) -
     named = {name for name in nominated if name not in _KEPT}
     if b"authorization" in named:
         head.authorization = b""
+    if b"x-api-key" in named:
+        head.api_key = b""
     lines = kept.split(b"\r\n")
     return b"\r\n".join([lines[0], *(x for x in lines[1:] if x.partition(b":")[0].lower() not in named)])
 

@@ -20,13 +20,14 @@ from fleet_balancer.http.grammar import (
     tokens_of,
     without,
 )
+from fleet_balancer.http.usual import CONNECTION, USUAL_RESPONSE
 from fleet_wire.refusal import Refusal
 
 _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + VALUE + rb"*+)?+\r\n" + FIELDS + rb"\r\n")
 _LINE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [^\r\n]*)?\r\n")
 _SPECIAL = re.compile(
     rb"\r\n(content-length|transfer-encoding|connection|keep-alive|proxy-connection|proxy-authenticate|upgrade|te|"
-    rb"x-request-id): ?([^\r]*)"
+    rb"x-request-id|x-fleet-[^:]*|retry-after|endpoint-load-metrics): ?([^\r]*)"
 )
 # Connection options that name no field to drop: framing stays, and the lines of the others are cut in any case.
 _NOT_NAMED = frozenset((b"content-length", b"transfer-encoding", b"close", b"keep-alive", b"upgrade", b"te"))
@@ -60,7 +61,8 @@ class ResponseHead:
 
     `size` is how many input bytes it took. `length` is the body's bytes, CHUNKED or UNTIL_CLOSE. `kept` is the
     status line and the end-to-end fields with their CRLFs, without the empty line and without any x-request-id.
-    `keep_alive` is whether the host lets the connection be used again.
+    `keep_alive` is whether the host lets the connection be used again, `retry_after` whether it says when to come
+    again, `load` the value of its endpoint-load-metrics (ORCA), `upgrade` whether it switches protocols.
     """
 
     status: int
@@ -68,6 +70,9 @@ class ResponseHead:
     kept: bytes
     length: int
     keep_alive: bool = True
+    retry_after: bool = False
+    upgrade: bool = False
+    load: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} length={self.length} keep_alive={self.keep_alive}>"
@@ -75,25 +80,42 @@ class ResponseHead:
 
 def parse_response(data: bytes, method: bytes, limits: Limits) -> ResponseHead | None:
     """The head at the start of `data`, answering `method`; None while it is unfinished. Raises BadResponse."""
+    match = USUAL_RESPONSE.match(data)
+    if match is None:
+        return parse_strictly(data, method, limits)
+    code, length, staying = match.groups()
+    size = match.end()
+    if length is None or code == b"204" or (size > limits.sure and not _within(data, size, limits)):
+        return parse_strictly(data, method, limits)
+    head = ResponseHead()
+    head.status = int(code)
+    head.size = size
+    head.length = 0 if method == b"HEAD" or code == b"304" else int(length)
+    if staying is None:
+        head.kept = data[: size - 2]
+    else:
+        head.kept = data[: match.start(3) - CONNECTION] + data[match.end(3) + 2 : size - 2]
+    return head
+
+
+def _within(data: bytes, size: int, limits: Limits) -> bool:
+    return size - 4 <= limits.head and data.count(b"\r\n", 0, size - 4) <= limits.fields
+
+
+def parse_strictly(data: bytes, method: bytes, limits: Limits) -> ResponseHead | None:
+    """As parse_response, for every head there is."""
     end = data.find(b"\r\n\r\n")
     match = _HEAD.match(data) if end > 0 else None
     if match is None or end > limits.head:
         _explain(data, end, limits)
         return None
-    if end > 4 * limits.fields and data.count(b"\r\n", 0, end) > limits.fields:
+    if data.count(b"\r\n", 0, end) > limits.fields:
         raise BadResponse(f"more than {limits.fields} header lines")
     head = ResponseHead()
     minor, code = match.groups()
-    head.status = status = int(code)
+    head.status = int(code)
     head.size = end + 4
-    low = data[: end + 2].lower()
-    special = _SPECIAL.findall(low)
-    if len(special) == 1 and minor == b"1" and status >= 200 and status != 204 and _plain_length(special[0]):
-        # The usual response: the host's bytes go on as they came.
-        head.length = 0 if method == b"HEAD" or status == 304 else int(special[0][1])
-        head.kept = data[: end + 2]
-        return head
-    _read_special(head, data, low, minor == b"0", method)
+    _read_special(head, data, data[: end + 2].lower(), minor == b"0", method)
     return head
 
 
@@ -118,8 +140,13 @@ def _read_special(head: ResponseHead, data: bytes, low: bytes, old: bool, method
                 plain_length = b"content-length: %d\r\n" % number
             length = number
             continue
+        if name == b"retry-after":
+            head.retry_after = True
+            continue
         cuts.append(found.span())
-        if name == b"connection":
+        if name == b"endpoint-load-metrics":
+            head.load = data[found.start(2) : found.end(2)].strip(b" \t")
+        elif name == b"connection":
             nominated += tokens_of(value)
         elif name == b"transfer-encoding":
             if chunked or old or value.strip(b" \t") != b"chunked":
@@ -142,11 +169,6 @@ def _read_special(head: ResponseHead, data: bytes, low: bytes, old: bool, method
     may_stay = b"keep-alive" in nominated if old else b"close" not in nominated
     head.keep_alive = may_stay and head.length != UNTIL_CLOSE
     head.kept = (b"HTTP/1.1" + kept[8:] if old else kept) + plain_length
-
-
-def _plain_length(field: tuple[bytes, bytes]) -> bool:
-    name, value = field
-    return name == b"content-length" and length_of(value) is not None
 
 
 def _explain(data: bytes, end: int, limits: Limits) -> None:
