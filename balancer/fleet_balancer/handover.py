@@ -82,11 +82,12 @@ class Predecessor:
                 self._known = BalancerStatus.model_validate(await self._caller.ask("status", patience_s=2.0))
             except ChannelClosed:
                 pass  # it ended just now, or hangs: what it said last counts
-        if self._caller.closed.is_set() and self._known is not None:
+        if self._caller.closed.is_set():
             if self._caller.farewell is not None:
                 self._known = BalancerStatus.model_validate(self._caller.farewell)
                 self._caller.farewell = None
-            self._known = last_words(self._known)
+            if self._known is not None:
+                self._known = last_words(self._known)
         return self._known
 
     async def in_flight(self) -> dict[str, int]:

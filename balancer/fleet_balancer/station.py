@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from fleet_balancer.access_log import AccessLogWriter
 from fleet_balancer.front import Front
 from fleet_balancer.health import HealthRule
+from fleet_balancer.keys import AwaitedKeys
 from fleet_balancer.member import Member
 from fleet_balancer.options import Options
 from fleet_balancer.probe import Prober
@@ -42,16 +43,18 @@ class Station:
         )
         self._config = options.config
         self._tls = ServerTls(options.config.tls) if options.config.tls is not None else None
-        self._access_log = _access_log(options)
+        self.proxy.access_log = self._access_log = _access_log(options)
         self._started_at = time.time()
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve who connects to `sockets`, which are closed when serving ends."""
-        await self.proxy.start(sockets, self._tls.context if self._tls is not None else None)
+        await self.proxy.start(sockets, self._tls)
 
     async def replace(self, backends: BackendList, *, lenient: bool) -> None:
         """Make `backends` the whole truth; requests in flight finish. Raises Refusal and then changes nothing."""
         swap = self.front.swap(backends, time.monotonic())
+        if lenient and self._config.keys_required:
+            self.front.keyring = AwaitedKeys()  # the list of the command line says nothing about keys
         self.prober.forget(swap.removed)
         self.proxy.swap(swap)
         self.prober.watch(swap.added, lenient=lenient)
@@ -63,6 +66,7 @@ class Station:
             self._tls.configure(options.config.tls)
         if before.access_log != options.config.access_log:
             old, self._access_log = self._access_log, _access_log(options)
+            self.proxy.access_log = self._access_log
             if old is not None:
                 old.stop()
         elif self._access_log is not None:

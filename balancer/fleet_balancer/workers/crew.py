@@ -126,12 +126,14 @@ class Crew:
                 raise UsageError(refusal.message) from None
 
     async def status(self) -> BalancerStatus:
-        """All workers' counts together. Raises Refusal while there is no worker."""
+        """All workers' counts together, of those that have ended too. Raises Refusal before any worker has served."""
         told = await asyncio.gather(*(hand.status() for hand in list(self._hands.values())))
         serving = [status for status in told if status is not None]
+        if self._ended is not None:
+            return merge(serving, [self._ended]) if serving else self._ended
         if not serving:
             raise Refusal("unavailable", "no worker serves just now", 1.0)
-        return merge(serving, [] if self._ended is None else [self._ended])
+        return merge(serving)
 
     async def condition(self) -> Condition:
         """The first worker's that answers: they agree, but for moments."""
@@ -235,7 +237,7 @@ class Crew:
             left = BalancerStatus.model_validate(hand.caller.farewell)
         if left is not None:
             left = last_words(left)
-            self._ended = left if self._ended is None else merge([self._ended], [left])
+            self._ended = left if self._ended is None else merge([left], [self._ended])
 
     async def _look(self) -> None:
         """Keep counters fresh, and kill who hangs."""
