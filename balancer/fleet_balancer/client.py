@@ -101,6 +101,8 @@ class Client(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Answer what was asked in full, shortly; see HALF_CLOSE_GRACE_S."""
+        if not self.transport.can_write_eof():
+            return False  # TLS: the loop ends the connection, whatever is said here
         if self.exchange is not None and self.exchange.answers_when_half_closed():
             self.keep = False
             self._house.loop.call_later(HALF_CLOSE_GRACE_S, self._gone)

@@ -50,6 +50,13 @@ class BalancerProcess:
     listen: str
     admin: str
     token: str | None = None
+    ready: Path = Path()
+
+    @property
+    def pid(self) -> int:
+        """The process that serves now: a hand-over changes it."""
+        found: int = json.loads(self.ready.read_text(encoding="utf-8"))["pid"]
+        return found
 
     @property
     def port(self) -> int:
@@ -174,8 +181,11 @@ class Tally:
 
 
 @contextlib.asynccontextmanager
-async def posting(port: int, path: str, connections: int) -> AsyncIterator[Tally]:
-    """POST all the time on `connections` connections, while the block runs; requests under way then finish."""
+async def posting(port: int, path: str, connections: int, pause_s: float = 0.0) -> AsyncIterator[Tally]:
+    """POST all the time on `connections` connections, while the block runs; requests under way then finish.
+
+    Each connection rests `pause_s` between two requests.
+    """
     tally = Tally()
     stop = asyncio.Event()
 
@@ -185,6 +195,8 @@ async def posting(port: int, path: str, connections: int) -> AsyncIterator[Tally
             try:
                 reply = await client.ask("POST", path, b"x" * 100)
                 tally.replies.append(reply)
+                if pause_s:
+                    await asyncio.sleep(pause_s)
                 if reply.headers.get("connection") == "close":
                     await client.close()
                     client = await HttpClient.open(port)
@@ -243,21 +255,24 @@ def origins(folder: Path) -> Iterator[Callable[..., OriginProcess]]:
             process.stdout.close()
 
 
+def kill_successor(pid: int, ready: Path) -> None:
+    """End the process that took over from `pid`, where there is one: nobody else would."""
+    with contextlib.suppress(OSError, ValueError):
+        serving = int(json.loads(ready.read_text(encoding="utf-8"))["pid"])
+        words = Path(f"/proc/{serving}/cmdline").read_bytes().split(b"\0")
+        if serving != pid and os.fsencode(ready) in words:
+            os.kill(serving, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def balancers(folder: Path) -> Iterator[Callable[..., BalancerProcess]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, token: str | None = None) -> BalancerProcess:
         ready = folder / f"ready-{len(started)}.json"
-        command = [
-            sys.executable,
-            "-m",
-            "fleet_balancer",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-        ]
+        command = [sys.executable, "-m", "fleet_balancer"]
+        if "--config" not in arguments:
+            command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         command += ["--ready-file", str(ready), *arguments]
         if token is not None:
             file = folder / "token"
@@ -269,10 +284,11 @@ def balancers(folder: Path) -> Iterator[Callable[..., BalancerProcess]]:
         assert process.poll() is None, f"the balancer ended with {process.returncode}"
         document = json.loads(ready.read_text(encoding="utf-8"))
         assert document["pid"] == process.pid
-        return BalancerProcess(process, document["listen"], document["admin"], token)
+        return BalancerProcess(process, document["listen"], document["admin"], token, ready)
 
     yield start
-    for process in started:
+    for number, process in enumerate(started):
+        kill_successor(process.pid, folder / f"ready-{number}.json")
         process.kill()
         process.wait()
 
@@ -300,3 +316,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OriginPro
         front = balancer("--backends", host.address)
         eventually(lambda: front.backend(host.address)["healthy"])
         yield host, front
+
+
+@pytest.fixture(scope="module")
+def starters(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Callable[..., OriginProcess], Callable[..., BalancerProcess]]]:
+    """What `origin` and `balancer` start, for processes that the tests of a module share."""
+    folder = tmp_path_factory.mktemp("starters")
+    with origins(folder) as origin, balancers(folder) as balancer:
+        yield origin, balancer
