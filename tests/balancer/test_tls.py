@@ -72,7 +72,8 @@ class Door:
             self.pair.put("first")
         files = {"certificate": str(self.pair.certificate), "key": str(self.pair.key)}
         self.config = folder / "config.json"
-        self.config.write_text(json.dumps({"tls": files, **config}))
+        ports = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+        self.config.write_text(json.dumps({"tls": files, **ports, **config}))
         self.balancer = start("--config", str(self.config), "--backends", origin.address)
         self.port: int = self.balancer.port
 
