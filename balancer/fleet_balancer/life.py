@@ -22,6 +22,7 @@ from fleet_balancer.access_log import AccessLogError
 from fleet_balancer.channel import ChannelClosed
 from fleet_balancer.desk import Desk
 from fleet_balancer.handover import HandoverFailed, Heir, Inheritance, Predecessor, Successor
+from fleet_balancer.haproxy.plane import HaproxyStation
 from fleet_balancer.listener import Listener, opened, widened
 from fleet_balancer.options import Options, UsageError
 from fleet_balancer.roster import Roster
@@ -64,7 +65,7 @@ class Balancer:
         heir = Heir.from_environment()
         try:
             listener = _listener(heir, "listen", options.config.listen, options.listen)
-            if options.config.workers > 1:
+            if options.config.workers > 1 and options.config.engine == "builtin":
                 listener = widened(listener, options.config.workers)
             at_admin = _listener(heir, "admin", options.config.admin, options.admin)
         except OSError as error:
@@ -74,7 +75,7 @@ class Balancer:
         inheritance = await self._inherit()
         state = inheritance.state
         try:
-            self._plane = Crew(options) if options.config.workers > 1 else Station(options)
+            self._plane = _plane(options)
             lenient = state.roster.lenient
             await self._plane.replace(state.roster.effective(), lenient=lenient)
             await self._plane.restore(state.condition)
@@ -256,6 +257,13 @@ class Balancer:
         if self._successor is not None:
             await self._successor.farewell(await self._desk.status())
         return 0 if finished or handed_over else 1
+
+
+def _plane(options: Options) -> Station | Crew | HaproxyStation:
+    """Who serves. HAProxy shares the work among threads of its own."""
+    if options.config.engine == "haproxy":
+        return HaproxyStation(options)
+    return Crew(options) if options.config.workers > 1 else Station(options)
 
 
 def _listener(heir: Heir | None, name: str, text: str, address: tuple[str, int]) -> Listener:

@@ -13,7 +13,15 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleet_balancer.member import address_of
-from fleet_wire.balancer import Backend, BackendList, BalancerConfig, BalancerLimits, PoolConfig, Routing
+from fleet_wire.balancer import (
+    Backend,
+    BackendList,
+    BalancerConfig,
+    BalancerLimits,
+    Engine,
+    PoolConfig,
+    Routing,
+)
 
 _LIMITS = {
     "header_timeout": "header_timeout_s",
@@ -100,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--backends", metavar="H:P[,H:P...]", help="a fixed list of hosts, any HTTP servers")
     p.add_argument("--routing", choices=get_args(Routing), help="for --backends")
     p.add_argument("--workers", type=_workers, help="processes that share the work (1..64)")
+    p.add_argument("--engine", choices=get_args(Engine), help="who carries the requests: builtin, or a HAProxy")
     p.add_argument("--token-file", help="holds the bearer token that the admin address asks for")
     p.add_argument("--state-file", help="keeps hosts, drains and ejections over a crash")
     p.add_argument("--ready-file", help="JSON {pid, listen, admin}, written once both listen")
@@ -136,7 +145,7 @@ def _config(file: str | None, given: dict[str, Any]) -> BalancerConfig:
     changed: dict[str, Any] = {"limits": BalancerLimits(**limits)}
     changed |= {
         name: given[name]
-        for name in ("listen", "admin", "workers", "token_file", "state_file")
+        for name in ("listen", "admin", "engine", "workers", "token_file", "state_file")
         if name in given
     }
     return config.model_copy(update=changed)
