@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from hashlib import blake2b
+from math import inf
 from struct import Struct
 
 from fleet_balancer.ask import Ask
@@ -29,19 +30,24 @@ _STEPS = 256
 
 
 class ConsistentHash(LeastConnections):
-    """The ring holds all members; those that may not be picked now are passed over.
+    """The ring holds all members; those that may not be picked now are passed over. `_loads` (load / weight, in the
+    members' order, infinite without room) says so in one place: to look at each member would cost several times more.
 
     `_first[h]` is the place of the first point at or after the h-th part of the ring: as many parts as points, so that
     a session's point is found in a step or two.
     """
 
     _points = array("Q")
+    _loads = array("d")
     _first = array("L")
     _shift = 64
     _ring: tuple[tuple[str, float], ...] = ()
 
     def compare(self) -> None:
         ring = tuple((m.name, m.weight) for m in self._members)
+        for i, member in enumerate(self._members):
+            member.draw_at = i
+        self._loads = array("d", [inf]) * len(ring)
         if ring == self._ring:
             return
         self._ring = ring
@@ -69,6 +75,16 @@ class ConsistentHash(LeastConnections):
 
     def split(self, shelves: list[Shelf[Member]]) -> tuple[Shelves, Shelves]:
         return tuple(shelves), ()
+
+    def seat(self, member: Member, shelf: Shelf[Member]) -> None:
+        super().seat(member, shelf)
+        if member.draw_at is not None:
+            self._loads[member.draw_at] = member.load / member.weight
+
+    def unseat(self, member: Member, shelf: Shelf[Member]) -> None:
+        super().unseat(member, shelf)
+        if member.draw_at is not None:
+            self._loads[member.draw_at] = inf
 
     def touch(self, member: Member) -> None:
         super().touch(member)
@@ -99,7 +115,7 @@ class ConsistentHash(LeastConnections):
             load = sum(shelf.load for shelf in shelves)
             weight = sum(shelf.weight for shelf in shelves)
         each = BOUND * (load + 1) / weight if weight > 0 else 0.0
-        points, members = self._points, self._members
+        points, loads = self._points, self._loads
         point = int.from_bytes(blake2b(session, digest_size=8).digest(), "big")
         at = self._first[point >> self._shift]
         size = len(points)
@@ -108,10 +124,12 @@ class ConsistentHash(LeastConnections):
         for _ in range(min(_STEPS, size)):
             if at == size:
                 at = 0
-            member = members[points[at] & OWNER]
+            owner = points[at] & OWNER
             # Whole requests: the bound is rounded up, so that there is always somebody below it.
-            if member.bucket is not None and member.load < each * member.weight and member.shelf in shelves:
-                return member
+            if loads[owner] < each:
+                member = self._members[owner]
+                if member.shelf in shelves:
+                    return member
             at += 1
         return super().best(shelves, ask)
 

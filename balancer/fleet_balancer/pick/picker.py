@@ -97,7 +97,7 @@ class Picker(Watcher):
 
     def join(self, member: Member) -> None:
         """A member is new here."""
-        member.due = member.placed = None
+        member.due = member.placed = member.draw_at = None
         member.speed = member.ramp = 1.0
         member.lag = member.lag_step = 0.0
         member.seen = 0
