@@ -94,8 +94,6 @@ class Pool:
         self.ejector.configure(config.ejection)
         self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
         self._picker: Picker = picker_for(config, self.rng, self.stale_s, self.zone)
-        # Most policies learn nothing from a reply: those are not told of each.
-        self._learns = type(self._picker).observed is not Picker.observed
         self._lobby.configure(config, self.members)
         self.refresh()
 
@@ -150,7 +148,6 @@ class Pool:
         now: float,
         tried: Collection[Member] = (),
         ask: Ask | None = None,
-        *,
         waited: bool = False,
     ) -> Claim | None:
         """Place one request; None: nobody may take it now, or others wait for the same and come first.
@@ -196,7 +193,7 @@ class Pool:
         member = claim.member
         member.in_flight -= 1
         self.in_flight -= 1
-        if self._learns and outcome == "completed" and now > claim.at:
+        if outcome == "completed" and now > claim.at:
             self._picker.observed(member, claim.model, (now - claim.at) * 1000.0, claim.depth, now)
         member.changed()
         if outcome == "completed":
@@ -259,8 +256,7 @@ class Pool:
         served: list[Served] = []
         for late in queue.expired(now):
             self.refused += 1
-            lobby.figures.refused(late)
-            served.append((late, self._unavailable(late)))
+            served.append((late, lobby.too_late(late)))
         stuck: set[Hashable] = set()
         while most and (ticket := queue.next(stuck)) is not None:
             claim = self.claim(ticket.model, now, (), ticket.ask, waited=True)
@@ -286,8 +282,7 @@ class Pool:
 
     def latency(self) -> LatencyHistogram:
         """The latencies of completed requests. Recording is an append; the buckets are filled in here."""
-        for ms in self._latencies:
-            self._histogram.record(ms)
+        self._histogram.record_all(self._latencies)
         if self.config.hedge:
             self.hedge.learn(self._latencies)
         if self.ejector.watches_latency:
@@ -329,17 +324,3 @@ class Pool:
     def _done(self) -> int:
         """Requests that have left their host."""
         return self.completed + self.errors + self.abandoned - self._left
-
-    def _unavailable(self, ticket: Ticket) -> Refusal:
-        """Refuse a request whose time is up."""
-        if not self.members:
-            why = f"pool {self.name} has no host"
-        elif not self.usable:
-            why = f"none of the {len(self.members)} hosts of pool {self.name} is healthy"
-        elif self.needs.get(ticket.model or ""):
-            why = f"no host of pool {self.name} has room on its device for model {ticket.model}"
-        elif any(member.full for member in self.members):
-            why = f"the hosts of pool {self.name} have as many requests as they may (max_in_flight)"
-        else:
-            why = f"no host of pool {self.name} could be reached"
-        return Refusal("unavailable", f"{why}, and none came in time", self._lobby.retry_after_s())
