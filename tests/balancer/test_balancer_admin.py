@@ -147,8 +147,8 @@ async def test_a_client_that_says_nothing_does_not_hold_the_admin_address(shared
         ),
         (["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--backends", "a:1,a:1"], "listed twice"),
         (
-            ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "4"],
-            "--workers 4: only 1 worker",
+            ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "65"],
+            "65 is not between 1 and 64",
         ),
         (["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--token-file", "/nix"], "--token-file: "),
         (
