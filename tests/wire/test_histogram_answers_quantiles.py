@@ -37,6 +37,15 @@ def test_merging_is_the_same_as_recording_both(a: list[float], b: list[float]) -
     assert sum_of_two.sum_ms == pytest.approx(together.sum_ms)
 
 
+@given(st.lists(st.floats(min_value=0, max_value=1e9), max_size=50))
+def test_recording_many_at_once_is_the_same_as_one_by_one(values: list[float]) -> None:
+    many = LatencyHistogram()
+    many.record_all(values)
+    one_by_one = histogram(values)
+    assert (many.counts, many.count) == (one_by_one.counts, one_by_one.count)
+    assert many.sum_ms == pytest.approx(one_by_one.sum_ms)
+
+
 @given(LATENCIES, LATENCIES)
 def test_the_difference_of_two_looks_is_what_came_between(a: list[float], b: list[float]) -> None:
     earlier = histogram(a)
