@@ -7,7 +7,7 @@ at once where its deadline comes before its turn can, or where all places are ta
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 
 from fleet_balancer.ask import Ask
 from fleet_balancer.drain import DrainRate, retry_after_s
@@ -27,13 +27,15 @@ class Lobby:
         self.tickets = self.queue.tickets
         self.figures = Figures()
         self.drain = DrainRate()
+        self._members: Sequence[Member] = ()
         self._hosts = 0
         self._known: frozenset[str] = frozenset()
         self.config = config
 
-    def configure(self, config: PoolConfig, members: Iterable[Member]) -> None:
+    def configure(self, config: PoolConfig, members: Sequence[Member]) -> None:
         """The pool's configuration and hosts: which models make a difference to who can take a request."""
         self.config = config
+        self._members = members
         known = {model.name for model in config.models}
         known.update(text for member in members for names in member.spec.models.items() for text in names)
         if known != self._known:
@@ -79,6 +81,20 @@ class Lobby:
             then = "which is as many as may, and another tenant had less than its share"
         return out, self._turned_away(out, lane_out, now, then, out.tenant != ticket.tenant)
 
+    def too_late(self, ticket: Ticket) -> Refusal:
+        """Refuse a request whose time is up."""
+        self.figures.refused(ticket)
+        name = self.config.name
+        if not self._hosts:
+            why = self._lack()
+        elif any(m.name == ticket.model and m.device_memory_bytes for m in self.config.models):
+            why = f"no host of pool {name} has room on its device for model {ticket.model}"
+        elif any(member.full for member in self._members):
+            why = f"the hosts of pool {name} have as many requests as they may (max_in_flight)"
+        else:
+            why = f"no host of pool {name} could be reached"
+        return Refusal("unavailable", f"{why}, and none came in time", self.retry_after_s())
+
     def retry_after_s(self, wait_s: float | None = None) -> float:
         """When to come back. `wait_s`: the predicted wait; None: not known."""
         if wait_s is None:
@@ -114,7 +130,15 @@ class Lobby:
         why = (
             f"{len(self.tickets)} requests wait already for a host of pool {self.config.name}{about}, {then}"
         )
+        if not self._hosts:
+            why = f"{self._lack()}, and {why}"
         return Refusal("overloaded" if greedy else "unavailable", why, self.retry_after_s(wait_s))
+
+    def _lack(self) -> str:
+        """Why there is no host."""
+        if not self._members:
+            return f"pool {self.config.name} has no host"
+        return f"none of the {len(self._members)} hosts of pool {self.config.name} is healthy"
 
     def __repr__(self) -> str:
         return f"<Lobby {self.config.name} {self.queue!r}>"
