@@ -98,7 +98,7 @@ class AccessLogWriter:
         retries: int,
         refused: str | None = None,
     ) -> None:
-        """A request ended. `arrived` and `now` are monotonic seconds, `sent` the bytes of the reply's body.
+        """A request ended. `arrived` and `now`: monotonic seconds. `sent`: bytes of the reply's body, framing included.
 
         Status 499: the client left before its reply was complete. Below 400 and not refused: sampled by the id.
         The target's query is left out: it is where secrets stand.
