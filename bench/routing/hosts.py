@@ -1,4 +1,4 @@
-"""Simulated hosts: how one kind of server works off what it has. Times in seconds, sizes in seconds of work at speed 1."""
+"""Simulated hosts: how one kind of server works off what it has. Seconds; a size is its work at speed 1."""
 
 from __future__ import annotations
 

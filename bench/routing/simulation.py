@@ -1,10 +1,10 @@
 """A fleet of unequal hosts behind a real Pool: discrete events, one seed, no sleeping.
 
-Nine hosts: three of speed 1, 2 and 4. Requests come as a Poisson stream, their sizes are heavy-tailed (bounded Pareto).
-A fifth of them is for one of two large models, which take 3 GiB each where they are first used; one of the fastest hosts
-has 2 GiB free and can hold neither, the others 5 GiB and can hold one of the two. Hosts report their memory once a
-second, a report is half a second old when it arrives. A large model that meets too little memory is an out-of-memory
-placement; the request fails at once.
+Nine hosts: three of speed 1, 2 and 4. Requests come as a Poisson stream, their sizes are heavy-tailed (bounded
+Pareto). A fifth of them is for one of two large models, which take 3 GiB each where they are first used; one of the
+fastest hosts has 2 GiB free and can hold neither, the others 5 GiB and can hold one of the two. Hosts report their
+memory once a second, a report is half a second old when it arrives. A large model that meets too little memory is an
+out-of-memory placement; the request fails at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from bench.routing.hosts import KINDS
+from bench.routing.traffic import MEAN_S, NEED, NEEDY, SPEEDS, TOTAL, WARM_S, requests, used_at_first
 
 from fleet_balancer.health import HealthRule
 from fleet_balancer.member import Member, MemoryReport
@@ -21,13 +22,6 @@ from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_wire.balancer import Backend, ModelNeed, PoolConfig, Routing
 from fleet_wire.refusal import Refusal
 
-GIB = 1 << 30
-SPEEDS = (1, 1, 1, 2, 2, 2, 4, 4, 4)
-SHORT = 8  # this host has little memory
-TOTAL, NEED = 16 * GIB, 3 * GIB
-MEAN_S = 0.02
-WARM_S = 5.0  # what comes before is served and not measured: the pool meets its hosts for the first time
-SHAPE, SPREAD = 1.3, 200.0
 REPORT_S, REPORT_AGE_S = 1.0, 0.5
 
 
@@ -43,13 +37,13 @@ class Outcome:
 
 
 def simulate(
-    routing: Routing, kind: str, load: float, requests: int, seed: int, *, needs: bool = True
+    routing: Routing, kind: str, load: float, seconds: float, seed: int, *, needs: bool = True
 ) -> Outcome:
     """One run at `load` (share of the fleet's capacity). `needs`: the pool knows what models need."""
     rng = random.Random(seed)
     models = [
-        ModelNeed(name=name, device_memory_bytes=NEED if needs and name != "small" else None)
-        for name in ("small", "large-a", "large-b")
+        ModelNeed(name=name, device_memory_bytes=NEED if needs and name in NEEDY else None)
+        for name in ("small", *NEEDY)
     ]
     stale_s = 3 * REPORT_S
     pool = Pool(PoolConfig(routing=routing, models=models, queue_size=100_000), random.Random(seed), stale_s)
@@ -61,19 +55,15 @@ def simulate(
     pool.replace(members)
     number = {member: i for i, member in enumerate(members)}
     hosts = [KINDS[kind](speed) for speed in SPEEDS]
-    used = [TOTAL - (2 if i == SHORT else 5) * GIB for i in range(len(SPEEDS))]
+    used = [used_at_first(i) for i in range(len(SPEEDS))]
     held: list[dict[str, int]] = [{} for _ in SPEEDS]
 
-    mean = _mean_size()
-    rate = load * sum(SPEEDS) / MEAN_S
+    stream = list(requests(load, seconds, seed))
     claims: dict[int, Claim] = {}
-    arrived: list[float] = []
-    model_of: list[str] = []
-    size_of: list[float] = []
     latencies: list[float] = []
     oom = failed = 0
     # (time, order, what, number): an arrival, a host that may have finished, a report that was taken or comes in.
-    events: list[tuple[float, int, str, int]] = [(0.0, 0, "arrive", 0)]
+    events: list[tuple[float, int, str, int]] = [(stream[0].at, 0, "arrive", 0)]
     order = 1
     reports: dict[int, MemoryReport] = {}
     for i in range(len(hosts)):
@@ -86,8 +76,8 @@ def simulate(
     def place(request: int, claim: Claim, now: float) -> None:
         nonlocal oom, failed, order
         i = number[claim.member]
-        model = model_of[request]
-        if model != "small" and model not in held[i]:
+        model = stream[request].model
+        if model in NEEDY and model not in held[i]:
             if used[i] + NEED > TOTAL:
                 oom += 1
                 failed += 1
@@ -96,7 +86,7 @@ def simulate(
             used[i] += NEED
             held[i][model] = NEED
         claims[request] = claim
-        hosts[i].arrive(now, request, size_of[request])
+        hosts[i].arrive(now, request, stream[request].size)
         plan(i)
 
     def plan(i: int) -> None:
@@ -120,28 +110,23 @@ def simulate(
     while events:
         now, _, what, i = heappop(events)
         if what == "arrive":
-            size = _size(rng) / mean * MEAN_S
-            draw = rng.random()
-            model = "large-a" if draw < 0.1 else "large-b" if draw < 0.2 else "small"
-            arrived.append(now)
-            size_of.append(size)
-            model_of.append(model)
             pool.arrivals += 1
+            model = stream[i].model
             claim = pool.claim(model, now)
             if claim is None:
                 pool.wait(Ticket(i, model, now + 30.0), now)
             else:
                 place(i, claim, now)
-            if i + 1 < requests:
-                heappush(events, (now + rng.expovariate(rate), order, "arrive", i + 1))
+            if i + 1 < len(stream):
+                heappush(events, (stream[i + 1].at, order, "arrive", i + 1))
                 order += 1
         elif what == "finish":
             if hosts[i].ends > now + 1e-12:
                 continue
             for request in hosts[i].finish(now):
                 ended = now
-                latency = (now - arrived[request]) * 1000.0
-                if arrived[request] >= WARM_S:
+                latency = (now - stream[request].at) * 1000.0
+                if stream[request].at >= WARM_S:
                     latencies.append(latency)
                 pool.settle(claims.pop(request), "completed", latency, now)
             planned[i] = float("inf")
@@ -151,7 +136,7 @@ def simulate(
             reports[i] = MemoryReport(now + REPORT_AGE_S, used[i], TOTAL, dict(held[i]))
             heappush(events, (now + REPORT_AGE_S, order, "report", i))
             order += 1
-            if len(arrived) < requests:
+            if now < seconds:
                 heappush(events, (now + REPORT_S, order, "snapshot", i))
                 order += 1
         else:
@@ -165,14 +150,3 @@ def simulate(
         oom,
         failed,
     )
-
-
-def _size(rng: random.Random) -> float:
-    """Bounded Pareto from 1 to SPREAD."""
-    top = 1.0 - SPREAD**-SHAPE
-    return float((1.0 - rng.random() * top) ** (-1.0 / SHAPE))
-
-
-def _mean_size() -> float:
-    top = 1.0 - SPREAD**-SHAPE
-    return SHAPE / (SHAPE - 1.0) * (1.0 - SPREAD ** (1.0 - SHAPE)) / top
