@@ -23,6 +23,8 @@ from fleet_balancer.outlier import Outliers
 from fleet_wire.balancer import Ejection
 
 MOST_NEWS = 100
+# Of a busy pool this many latencies at a time are looked at: they are consecutive, so no host is passed over.
+LATEST = 2000
 
 
 class EjectedHost(TypedDict):
@@ -106,10 +108,10 @@ class Ejector:
             self._drop_blank()
         return []
 
-    def learn(self, served: Iterable[tuple[Member, float]]) -> None:
-        """Hosts and the latencies (ms) of what they completed, since the last call."""
+    def learn(self, hosts: Sequence[Member], latencies_ms: Sequence[float]) -> None:
+        """Which host completed a request, and how long each took, since the last call; of many, the latest do."""
         if self.watches_latency:
-            self._outliers.learn(served)
+            self._outliers.learn(zip(hosts[-LATEST:], latencies_ms[-LATEST:], strict=True))
 
     @property
     def watches_latency(self) -> bool:

@@ -286,7 +286,7 @@ class Pool:
         if self.config.hedge:
             self.hedge.learn(self._latencies)
         if self.ejector.watches_latency:
-            self.ejector.learn(zip(self._servers, self._latencies, strict=True))
+            self.ejector.learn(self._servers, self._latencies)
         self._latencies.clear()
         self._servers.clear()
         return self._histogram

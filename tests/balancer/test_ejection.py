@@ -359,7 +359,7 @@ def test_a_slow_host_is_ejected_as_a_failing_one_is() -> None:
     ejector.advance(0.0)
     for window in range(1, PERSISTS + 1):
         for _ in range(LEAST):
-            ejector.learn([(members[0], 300.0), (members[1], 30.0), (members[2], 30.0)])
+            ejector.learn(members, [300.0, 30.0, 30.0])
         ejector.advance(window * WINDOW_S)
     assert [m.usable for m in members] == [False, True, True]
     assert ejector.news() == ["host h0 is ejected for 30 s: it is 10.0 times slower than the others"]

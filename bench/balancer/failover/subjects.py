@@ -139,7 +139,11 @@ def _fleetctl(port: int, hosts: Sequence[int]) -> Iterator[Door]:
         backends = [{"name": f"h{i}", "address": f"127.0.0.1:{p}"} for i, p in enumerate(hosts)]
         ask("PUT", "/backends", {"pools": [{"name": "default"}], "backends": backends})
         _await(lambda: all(b["healthy"] for b in ask("GET", "/status")["backends"]), process)
-        yield Door(port, lambda host: ask("POST", f"/backends/h{host}/drain", {}) and None)
+
+        def drain(host: int) -> None:
+            ask("POST", f"/backends/h{host}/drain", {})
+
+        yield Door(port, drain)
 
 
 @contextlib.contextmanager
