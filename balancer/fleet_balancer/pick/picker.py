@@ -103,7 +103,7 @@ class Picker(Watcher):
         member.seen = 0
 
     def heed(self, health: bool) -> None:
-        """Whether only healthy members may be picked; draining ones never are."""
+        """Whether only healthy members may be picked; draining ones never are, nor those that never were healthy."""
         if health != self._heed_health:
             self._heed_health = health
             for member in self._members:
@@ -114,7 +114,7 @@ class Picker(Watcher):
         if member.watcher is not self:
             return
         now = self._clock(now)
-        if not (member.usable if self._heed_health else not member.draining):
+        if not (member.usable if self._heed_health else member.health.proven and not member.draining):
             self.forget(member)
             return
         if member.shelf is None:
@@ -141,7 +141,7 @@ class Picker(Watcher):
         began = now if self._began is None else self._began
         member.ramp = ramp_of(member.since, began, now, self._slow_start_s)
         member.share = self.weigh(member) * member.ramp
-        due = [] if member.ramp >= 1.0 else [next_step(now, self._slow_start_s)]
+        due = [] if member.ramp >= 1.0 else [next_step(member.since, now, self._slow_start_s)]
         due += [one.at + self._stale_s for one in (report, inline) if one is not None]
         if due and (member.due is None or min(due) < member.due):
             member.due = min(due)

@@ -10,7 +10,13 @@ from fleet_balancer.pick.by_score import ByScore
 
 
 class RoundRobin(ByScore):
-    """A host of weight 2 comes twice as often (stride scheduling): the score is how far along its way a host is."""
+    """A host of weight 2 comes twice as often: the score is how far along its way a host is (start-time fair queueing).
+
+    `_level` is where the host stood that was picked last. Who is behind it, because he was away or nobody asked for his
+    models, goes on from there and does not catch up what he missed.
+    """
+
+    _level = 0.0
 
     def join(self, member: Member) -> None:
         super().join(member)
@@ -21,9 +27,7 @@ class RoundRobin(ByScore):
 
     def changed(self, member: Member, now: float | None = None) -> None:
         if member.shelf is None:
-            # A host that joins or comes back starts level with the others, and does not catch up what it missed.
-            tops = [top.pace for shelf in self._shelves.values() if (top := shelf.first()) is not None]
-            member.pace = max(member.pace, min(tops, default=0.0))
+            member.pace = max(member.pace, self._level)
         super().changed(member, now)
 
     def touch(self, member: Member) -> None:
@@ -38,6 +42,7 @@ class RoundRobin(ByScore):
     ) -> Member | None:
         member = super().pick(model, now, tried, ask)
         if member is not None:
-            member.pace += 1.0 / member.share
+            self._level = pace = max(member.pace, self._level)
+            member.pace = pace + 1.0 / member.share
             self.touch(member)
         return member

@@ -16,9 +16,13 @@ def ramp_of(since: float, began: float, now: float, slow_start_s: float) -> floa
     """The share of its weight that a host gets that is healthy since `since`, the pool's first since `began`."""
     if slow_start_s <= 0 or since < began + slow_start_s or now >= since + slow_start_s:
         return 1.0
-    return max(SMALLEST, int((now - since) / slow_start_s * STEPS + 1e-6) / STEPS)
+    return max(SMALLEST, _steps(since, now, slow_start_s) / STEPS)
 
 
-def next_step(now: float, slow_start_s: float) -> float:
+def next_step(since: float, now: float, slow_start_s: float) -> float:
     """When to look at it again."""
-    return now + slow_start_s / STEPS
+    return since + (_steps(since, now, slow_start_s) + 1) * slow_start_s / STEPS
+
+
+def _steps(since: float, now: float, slow_start_s: float) -> int:
+    return int((now - since) / slow_start_s * STEPS + 1e-6)

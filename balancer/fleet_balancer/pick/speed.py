@@ -1,10 +1,10 @@
 """How fast each host is against the others, learned from how long its answers took. PURE.
 
-The logarithm of a latency is taken as the sum of a level, which the pool's hosts have in common for a model and a depth
-(how many requests the host had, this one included), and of the host's own lag. Both are moving averages of what the
-other leaves over. Logarithms, because requests differ in size by orders of magnitude and a mean of them is mostly noise;
-one level per depth, because how latency grows with depth is the server's nature (one at a time, batches, time slices)
-and is learned here instead of assumed; one per model, so that no host is slow because it serves the large one.
+The logarithm of a latency is taken as the sum of a level, which the pool's hosts have in common for a model and a
+depth (how many requests the host had, this one included), and of the host's own lag. Both are moving averages of what
+the other leaves over. Logarithms, because requests differ in size by orders of magnitude and a mean of them is mostly
+noise; one level per depth, because how latency grows with depth is the server's nature (one at a time, batches, time
+slices) and is learned here instead of assumed; one per model, so that no host is slow because it serves the large one.
 """
 
 from __future__ import annotations
