@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 from fleet_controller import daemons, doorconfig
@@ -30,6 +31,8 @@ class Doorkeeper:
         self._complained = False
         self._refused = ""
         self._too_late: list[str] = []
+        # The loop tends, and the watch revives, each in its own thread.
+        self._starting = threading.Lock()
 
     def adopt(self, spec: FleetSpec) -> None:
         """Go on with another version of fleet.yaml; the next tend() tells the balancer."""
@@ -52,8 +55,28 @@ class Doorkeeper:
         elif self._silent_since is None:
             self._silent_since = time.monotonic()
 
+    def process(self) -> daemons.Process | None:
+        """The balancer's process now."""
+        return self._daemon.find()
+
+    def revive(self) -> None:
+        """The balancer's process has ended: start it again at once. What goes wrong is seen and told by tend()."""
+        with self._starting:
+            begun = time.monotonic()
+            try:
+                if self._daemon.ensure():
+                    took_ms = (time.monotonic() - begun) * 1000.0
+                    text = f"the balancer ended, and was started again in {took_ms:.0f} ms"
+                    self._journal.record(time.time(), "balancer", text)
+            except (daemons.DaemonError, OSError):
+                pass
+
     def tend(self, now: float, patience_s: float) -> None:
         """Start the balancer again when it is gone, or has answered nothing for `patience_s`."""
+        with self._starting:
+            self._tend(now, patience_s)
+
+    def _tend(self, now: float, patience_s: float) -> None:
         try:
             if self._silent_since is not None and time.monotonic() - self._silent_since > patience_s:
                 self._silent_since = None

@@ -18,6 +18,7 @@ from fleet_controller.actuate.hands import Hands
 from fleet_controller.autoscaler import Autoscaler
 from fleet_controller.backends import backends
 from fleet_controller.doorkeeper import Doorkeeper
+from fleet_controller.doorwatch import DoorWatch
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal, JournalError
@@ -72,7 +73,21 @@ class Loop:
         return self._site.spec
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until `stop` is set: at each interval, at once when an operator asks, and reconcile on every change."""
+        """Tick until `stop` is set, and meanwhile have a balancer that ended started again at once."""
+        watch = DoorWatch(self._doorkeeper.process, self._door_lost)
+        watch.start()
+        try:
+            self._run(stop)
+        finally:
+            watch.stop()
+
+    def _door_lost(self) -> None:
+        if self._goal() == "up":
+            self._doorkeeper.revive()
+            self._woken.set()
+
+    def _run(self, stop: threading.Event) -> None:
+        """Tick at each interval, at once when an operator asks, and reconcile on every change."""
         due = time.monotonic()
         while not stop.is_set():
             try:

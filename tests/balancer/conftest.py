@@ -71,7 +71,7 @@ class BalancerProcess:
         if token := token or self.token:
             request.add_header("Authorization", f"Bearer {token}")
         try:
-            with urllib.request.urlopen(request, timeout=5) as reply:
+            with urllib.request.urlopen(request, timeout=20) as reply:
                 return reply.status, reply.read()
         except urllib.error.HTTPError as error:
             with error:
