@@ -20,7 +20,7 @@ from fleet_balancer.breaker import Breaker
 from fleet_balancer.member import Member
 from fleet_balancer.outcome import Outcome
 from fleet_balancer.outlier import Outliers
-from fleet_wire.balancer import Ejection
+from fleet_wire.balancer import Ejection, Figure
 
 MOST_NEWS = 100
 # Of a busy pool this many latencies at a time are looked at: they are consecutive, so no host is passed over.
@@ -101,7 +101,6 @@ class Ejector:
         if breaker is None:
             return []
         if breaker.succeeded(now):
-            member.health.returned(now)
             self._tell(f"host {member.name} passed its trials and is in use again")
             return self._review()
         if breaker.blank:
@@ -155,6 +154,26 @@ class Ejector:
         return panic
 
     # For people and for files.
+
+    def figures(self, pool: str) -> list[Figure]:
+        """For /metrics."""
+        labels = {"pool": pool}
+        return [
+            Figure(
+                name="ejections",
+                kind="counter",
+                help="Hosts taken out by what they answered",
+                labels=labels,
+                value=self.ejections,
+            ),
+            Figure(
+                name="panic",
+                kind="gauge",
+                help="1: so few hosts are healthy that health is ignored",
+                labels=labels,
+                value=float(self.panic),
+            ),
+        ]
 
     def news(self) -> list[str]:
         """What happened since the last call, in sentences (the latest MOST_NEWS)."""

@@ -29,7 +29,7 @@ class HealthRule:
 class Health:
     """One host's health. Every method returns whether `healthy` changed. `error` says why it is out, or shaky.
 
-    `since`: when `healthy` last changed, or the host came back from an ejection. `proven`: it was healthy at some time.
+    `since`: when `healthy` last changed. `proven`: it was healthy at some time.
     """
 
     rule: HealthRule
@@ -61,10 +61,6 @@ class Health:
         self.failures += 1
         self.error = reason
         return self._become(False, now)
-
-    def returned(self, now: float) -> None:
-        """The host is in use again after it was ejected: for who lets it grow to its share, it is as new."""
-        self.since = now
 
     def pause_s(self, now: float, interval_s: float) -> float:
         """Seconds until the next probe: `interval_s` where all is well, sooner where something may change soon."""

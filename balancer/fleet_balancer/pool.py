@@ -313,8 +313,8 @@ class Pool:
         )
 
     def figures(self) -> list[Figure]:
-        """How tenants and priorities fare."""
-        return self._lobby.rows()
+        """How tenants and priorities fare, and how often hosts are taken out."""
+        return [*self._lobby.rows(), *self.ejector.figures(self.name)]
 
     def __repr__(self) -> str:
         hosts = f"{sum(m.usable for m in self.members)}/{len(self.members)} hosts"
