@@ -37,6 +37,8 @@ class _Report(BaseModel):
 
     models: list[_ModelMemory] = []
     device_memory: DeviceMemory = DeviceMemory()
+    in_flight: int | None = None
+    queued: int = 0
 
 
 class ProbeFailed(Exception):
@@ -125,15 +127,20 @@ class Prober:
         except ProbeFailed as failure:
             changed = member.health.failed(str(failure), time.monotonic())
         else:
+            # Before it is let in: what fits on its device is known with its first request, not after some.
+            await self._report(member)
             changed = member.health.passed(time.monotonic())
         if changed:
             self._proxy.health_changed(member)
+
+    async def _report(self, member: Member) -> None:
         pool = self._front.pool_of(member)
-        if pool is not None and pool.reads_memory and member.health.healthy:
-            report = await self._memory(member)
-            if report is not None:
-                pool.reported(member, report)
-                self._proxy.serve_waiting()
+        if pool is None or not pool.reads_memory:
+            return
+        report = await self._memory(member)
+        if report is not None:
+            pool.reported(member, report)
+            self._proxy.serve_waiting()
 
     async def _memory(self, member: Member) -> MemoryReport | None:
         return await ask_memory(member, self._timeout_s)
@@ -144,6 +151,7 @@ class Prober:
 
 async def ask_memory(member: Member, timeout_s: float) -> MemoryReport | None:
     """The host's memory now; None where it could not be asked, so that the last report grows old."""
+    own = member.in_flight + member.elsewhere
     try:
         status, body = await ask(member, "/status", member.spec.token, timeout_s)
     except ProbeFailed:
@@ -151,7 +159,7 @@ async def ask_memory(member: Member, timeout_s: float) -> MemoryReport | None:
     if status != 200:
         # It has no status to give: its memory is unknown, and unknown is not full.
         return MemoryReport(time.monotonic())
-    return read_report(body, time.monotonic())
+    return read_report(body, time.monotonic(), max(own, member.in_flight + member.elsewhere))
 
 
 async def ask(member: Member, path: str, token: str | None, timeout_s: float) -> tuple[int, bytes]:
@@ -174,21 +182,25 @@ async def ask(member: Member, path: str, token: str | None, timeout_s: float) ->
         raise ProbeFailed(f"{path}: {error}") from None
 
 
-def read_report(body: bytes, now: float) -> MemoryReport:
-    """AgentStatus JSON as a report; whatever makes no sense (negative, more used than a total of 0) is unknown."""
+def read_report(body: bytes, now: float, own: int = 0) -> MemoryReport:
+    """AgentStatus JSON as a report; whatever makes no sense (negative, more used than a total of 0) is unknown.
+
+    `own`: how many requests this balancer had there meanwhile.
+    """
     try:
         report = _Report.model_validate_json(body)
     except ValidationError:
         return MemoryReport(now)
+    busy = None if report.in_flight is None else max(0, report.in_flight + report.queued)
     used, total = report.device_memory.used_bytes, report.device_memory.total_bytes
     if used is None or total is None or used < 0 or total <= 0:
-        return MemoryReport(now)
+        return MemoryReport(now, busy=busy, own=own)
     held = {
         m.name: m.device_memory_bytes
         for m in report.models
         if m.device_memory_bytes and m.device_memory_bytes > 0
     }
-    return MemoryReport(now, used, total, held)
+    return MemoryReport(now, used, total, held, busy, own)
 
 
 def _wake(awake: asyncio.Future[None]) -> None:

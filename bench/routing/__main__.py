@@ -1,6 +1,6 @@
 """Routing policies on a mixed fleet, and what a pick costs: `python -m bench.routing` (QUICK=1: a minute).
 
-simulated: the real pool and policies under discrete events, four kinds of server, medians over seeds (simulation.py).
+simulated: the real pool and policies under discrete events, four kinds of server, several seeds (simulation.py).
 real: a balancer process and hosts of the same speeds (real.py). "round_robin blind" does not know what models need.
 pick: microseconds at 100 and at 10,000 hosts (pick_cost.py). Writes bench/out/routing.json, prints the tables.
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from bench.routing import pick_cost, real
 from bench.routing.hosts import KINDS
-from bench.routing.simulation import Outcome, simulate
+from bench.routing.simulation import Outcome, simulate, together
 
 from fleet_wire.balancer import Routing
 
@@ -56,18 +55,20 @@ def main() -> int:
 
 
 def simulated(quick: bool) -> list[Row]:
-    loads, seconds, seeds = ((0.7,), 20.0, range(2)) if quick else ((0.5, 0.7, 0.85), 60.0, range(5))
+    cells = [(kind, 0.7) for kind in KINDS]
+    if not quick:
+        cells += [(kind, load) for kind in ("serial", "batching") for load in (0.5, 0.85)]
+    seconds, seeds = (20.0, range(2)) if quick else (40.0, range(6))
     rows = []
-    for kind in KINDS:
-        for load in loads:
-            found = {}
-            for routing in POLICIES:
-                runs = [simulate(routing, kind, load, seconds, seed) for seed in seeds]
-                found[str(routing)] = median(runs)
-            found[BLIND] = median(
-                [simulate("round_robin", kind, load, seconds, s, needs=False) for s in seeds]
-            )
-            rows += show(f"simulated-{kind}-{load:g}", found)
+    for kind, load in sorted(cells):
+        found = {
+            str(routing): together([simulate(routing, kind, load, seconds, seed) for seed in seeds])
+            for routing in POLICIES
+        }
+        found[BLIND] = together(
+            [simulate("round_robin", kind, load, seconds, seed, needs=False) for seed in seeds]
+        )
+        rows += show(f"simulated-{kind}-{load:g}", found)
     return rows
 
 
@@ -80,18 +81,7 @@ def really(quick: bool) -> list[Row]:
                 seen.setdefault(routing, []).append(real.run(routing, ports, 0.7, seconds, seed))
             blind = real.run("round_robin", ports, 0.7, seconds, seed, needs=False)
             seen.setdefault(BLIND, []).append(blind)
-    return show("real-serial-0.7", {subject: median(runs) for subject, runs in seen.items()})
-
-
-def median(runs: list[Outcome]) -> Outcome:
-    """Medians of the times, sums of what went wrong."""
-    return Outcome(
-        statistics.median(run.p50 for run in runs),
-        statistics.median(run.p99 for run in runs),
-        statistics.median(run.throughput for run in runs),
-        sum(run.oom for run in runs),
-        sum(run.failed for run in runs),
-    )
+    return show("real-serial-0.7", {subject: together(runs) for subject, runs in seen.items()})
 
 
 def show(case: str, found: dict[str, Outcome]) -> list[Row]:

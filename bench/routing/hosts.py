@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Protocol
 
 # A batch's own cost beside its requests', and how many requests it takes at most.
 BATCH_S = 0.010
 BATCH = 16
+
+
+class Host(Protocol):
+    """`ends`: when finish() is to be called next."""
+
+    ends: float
+
+    def arrive(self, now: float, request: int, size: float) -> None: ...
+    def finish(self, now: float) -> list[int]: ...
 
 
 class Serial:
@@ -98,4 +109,9 @@ class Unbounded:
         return [request]
 
 
-KINDS = {"serial": Serial, "batching": Batching, "shared": Shared, "unbounded": Unbounded}
+KINDS: dict[str, Callable[[float], Host]] = {
+    "serial": Serial,
+    "batching": Batching,
+    "shared": Shared,
+    "unbounded": Unbounded,
+}

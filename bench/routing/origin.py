@@ -11,7 +11,9 @@ import asyncio
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.data += data
@@ -110,7 +112,7 @@ async def main() -> None:
     ports = []
     for number in range(len(SPEEDS)):
         host = Host(number)
-        server = await loop.create_server(lambda host=host: Connection(host, loop), "127.0.0.1", 0)
+        server = await loop.create_server(partial(Connection, host, loop), "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
     print(*ports, flush=True)
     await asyncio.Event().wait()

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from bench.routing.simulation import Outcome
@@ -55,7 +56,7 @@ def balancer(routing: str, ports: list[int], *, needs: bool) -> Iterator[int]:
                 {"name": name, "device_memory_bytes": NEED if needs and name in NEEDY else None}
                 for name in ("small", *NEEDY)
             ]
-            pool = {"name": "default", "routing": routing, "models": models}
+            pool: dict[str, Any] = {"name": "default", "routing": routing, "models": models}
             # The hosts' out-of-memory answers are what is counted: nobody is to be ejected for them.
             pool["ejection"] = {"enabled": False}
             backends = [{"name": f"h{i}", "address": f"127.0.0.1:{port}"} for i, port in enumerate(ports)]
@@ -127,19 +128,13 @@ async def _drive(port: int, stream: list[Request]) -> Outcome:
     for _, writer in idle:
         writer.close()
     latencies.sort()
-    return Outcome(
-        latencies[len(latencies) // 2],
-        latencies[int(len(latencies) * 0.99)],
-        len(latencies) / (ended - WARM_S),
-        oom,
-        failed,
-    )
+    return Outcome(latencies, ended - WARM_S, oom, failed)
 
 
-def _ask(method: str, url: str, document: object) -> dict[str, object]:
+def _ask(method: str, url: str, document: object) -> dict[str, Any]:
     data = None if document is None else json.dumps(document).encode()
     url = url if url.startswith("http") else f"http://{url}"
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=10) as reply:
-        answer: dict[str, object] = json.loads(reply.read() or b"{}")
+        answer: dict[str, Any] = json.loads(reply.read() or b"{}")
         return answer

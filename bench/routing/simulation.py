@@ -27,13 +27,33 @@ REPORT_S, REPORT_AGE_S = 1.0, 0.5
 
 @dataclass(frozen=True)
 class Outcome:
-    """Milliseconds, requests/s; `oom`: out-of-memory placements; `failed`: those, and requests refused."""
+    """`latencies` in milliseconds, sorted; `seconds` measured; `oom`: out-of-memory placements; `failed`: those, and
+    requests refused."""
 
-    p50: float
-    p99: float
-    throughput: float
+    latencies: list[float]
+    seconds: float
     oom: int
     failed: int
+
+    @property
+    def p50(self) -> float:
+        return self.latencies[len(self.latencies) // 2]
+
+    @property
+    def p99(self) -> float:
+        return self.latencies[int(len(self.latencies) * 0.99)]
+
+    @property
+    def throughput(self) -> float:
+        return len(self.latencies) / self.seconds
+
+
+def together(runs: list[Outcome]) -> Outcome:
+    """Several runs as one: a tail needs many requests."""
+    latencies = sorted(ms for run in runs for ms in run.latencies)
+    return Outcome(
+        latencies, sum(r.seconds for r in runs), sum(r.oom for r in runs), sum(r.failed for r in runs)
+    )
 
 
 def simulate(
@@ -143,10 +163,4 @@ def simulate(
             pool.reported(members[i], reports[i])
             serve(now)
     latencies.sort()
-    return Outcome(
-        latencies[len(latencies) // 2],
-        latencies[int(len(latencies) * 0.99)],
-        len(latencies) / (ended - WARM_S),
-        oom,
-        failed,
-    )
+    return Outcome(latencies, ended - WARM_S, oom, failed)

@@ -51,4 +51,4 @@ def size(rng: random.Random) -> float:
 
 def mean_size() -> float:
     top = 1.0 - SPREAD**-SHAPE
-    return SHAPE / (SHAPE - 1.0) * (1.0 - SPREAD ** (1.0 - SHAPE)) / top
+    return float(SHAPE / (SHAPE - 1.0) * (1.0 - SPREAD ** (1.0 - SHAPE)) / top)

@@ -18,11 +18,15 @@ STEPS = 16
 
 
 def foreign_load(member: Member) -> int:
-    """Requests that others than this balancer had in flight there, by the last report."""
+    """Requests that others than this balancer had in flight there, by the last report.
+
+    Requests come and go while a host is asked: a difference that this explains is none.
+    """
     report = member.fresh
     if report is None or report.busy is None:
         return 0
-    return max(0, report.busy - report.own)
+    more = report.busy - report.own
+    return more if more > 2 + report.own // 4 else 0
 
 
 def lacking(member: Member, needs: dict[str, int], stale_s: float) -> frozenset[str]:
