@@ -15,11 +15,9 @@ from fleet_balancer.exchange import Exchange
 from fleet_balancer.http.request import parse_request
 from fleet_balancer.http.response import refusal_bytes
 from fleet_balancer.member import Member
+from fleet_balancer.tunnel import Tunnel
 from fleet_wire.refusal import Refusal
 
-# A client that closes its sending side may still read (half-close) or be gone: no telling which. It gets what
-# arrives within this many seconds, then the host is told to stop.
-HALF_CLOSE_GRACE_S = 0.05
 LINGER_S = 2.0
 # Host, pool, model, key and retries of what was no request.
 _NOBODY = (None, None, None, None, 0)
@@ -58,7 +56,7 @@ class Client(asyncio.Protocol):
     def __init__(self, house: House) -> None:
         self._house = house
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # set before any other call
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | Tunnel | None = None
         self.buffer = b""
         self.deadline = 0.0
         self.keep = True
@@ -100,14 +98,10 @@ class Client(asyncio.Protocol):
             self.pause_reading()
 
     def eof_received(self) -> bool:
-        """Answer what was asked in full, shortly; see HALF_CLOSE_GRACE_S."""
+        """The client sends nothing more; True where it is still answered."""
         if not self.transport.can_write_eof():
             return False  # TLS: the loop ends the connection, whatever is said here
-        if self.exchange is not None and self.exchange.answers_when_half_closed():
-            self.keep = False
-            self._house.loop.call_later(HALF_CLOSE_GRACE_S, self._gone)
-            return True
-        return False
+        return self.exchange is not None and self.exchange.client_ended()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._house.left(self)
@@ -258,6 +252,13 @@ class Client(asyncio.Protocol):
         if self.buffer:
             self._sent_ahead(now)
 
+    def switch(self, tunnel: Tunnel) -> None:
+        """The present request has become `tunnel`."""
+        self.exchange = tunnel
+        if self.buffer:
+            tunnel.more()
+        self.release()
+
     def _sent_ahead(self, now: float) -> None:
         """The next request's clock starts when its turn comes."""
         self._arrived = now
@@ -310,7 +311,8 @@ class Client(asyncio.Protocol):
         unsent = self.transport.get_write_buffer_size()
         self.deadline = monotonic() + (self._house.settings.body_timeout_s if unsent else LINGER_S)
 
-    def _gone(self) -> None:
+    def gone(self) -> None:
+        """The client is taken to have left."""
         if not self.closing:
             self._abandon()
             self.transport.abort()

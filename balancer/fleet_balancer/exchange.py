@@ -18,14 +18,16 @@ from fleet_balancer.ask import Ask
 from fleet_balancer.asking import ask_of
 from fleet_balancer.front import MAX_PEEK, Front, Route
 from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder, encode_chunk, encode_end
-from fleet_balancer.http.grammar import CHUNKED
+from fleet_balancer.http.grammar import CHUNKED, tokens_of
 from fleet_balancer.http.request import RequestHead
 from fleet_balancer.http.response import ResponseHead
 from fleet_balancer.keys import KeyUse
 from fleet_balancer.member import Member
 from fleet_balancer.outcome import Outcome, outcome_of
 from fleet_balancer.pool import Claim, Pool, Ticket
+from fleet_balancer.second_copy import SecondCopy
 from fleet_balancer.settings import Settings
+from fleet_balancer.tunnel import Tunnel
 from fleet_balancer.upstream import Upstream
 from fleet_wire.refusal import Refusal
 
@@ -36,6 +38,9 @@ _SAFE = frozenset((b"GET", b"HEAD"))
 MAX_RESENDS = 3
 # A body longer than this goes out beside the head, not copied behind it.
 _COPIED = 32 * 1024
+# A client that closes its sending side may still read (half-close) or be gone: no telling which. It gets what
+# arrives within this many seconds, then the host is told to stop.
+HALF_CLOSE_GRACE_S = 0.05
 # What the access log says where the client left before its reply was complete (nginx's number).
 _CLIENT_LEFT = 499
 
@@ -44,7 +49,8 @@ _PEEK = 1  # its body is awaited, because it names the model
 _QUEUED = 2  # no host may take it yet
 _CONNECTING = 3  # a connection to its host is being made
 _SENT = 4  # it went to a host
-_ENDED = 5
+_SWITCHED = 5  # it became a tunnel
+_ENDED = 6
 
 
 class House(Protocol):
@@ -57,7 +63,7 @@ class House(Protocol):
     access_log: AccessLogWriter | None
 
     def idle_connection(self, member: Member, now: float) -> Upstream | None: ...
-    def connect(self, exchange: Exchange, claim: Claim) -> None: ...
+    def connect(self, asker: Exchange | SecondCopy, claim: Claim) -> None: ...
     def serve_waiting(self) -> None: ...
     def deliver(self, served: Sequence[tuple[Ticket, Claim | Refusal]]) -> None: ...
 
@@ -79,6 +85,8 @@ class Caller(Protocol):
     def refuse(self, refusal: Refusal, exchange: Exchange | None = None) -> None: ...
     def advance(self) -> None: ...
     def close(self) -> None: ...
+    def gone(self) -> None: ...
+    def switch(self, tunnel: Tunnel) -> None: ...
     def pause_reading(self) -> None: ...
     def release(self) -> None: ...
 
@@ -107,10 +115,13 @@ class Exchange:
     held: bytes | None = None
     _ask: Ask | None = None
     _ticket: Ticket | None = None
+    _second: SecondCopy | None = None
+    _hedge: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _decoder: ChunkedDecoder | None = None
     _tried: set[Member] | None = None
     _replying = False
+    _switched_after_ms = 0.0
 
     def __init__(
         self, house: House, caller: Caller, head: RequestHead, id_line: bytes, arrived: float
@@ -284,14 +295,7 @@ class Exchange:
             if caller.read_paused:
                 caller.release()
             return
-        out = [head.kept, authorization, forwarded, self.id_line]
-        if head.timeout_ms is not None:
-            left_ms = max(1, round((caller.deadline - monotonic()) * 1000.0))
-            out.append(b"x-request-timeout-ms: %d\r\n" % left_ms)
-        if head.length == CHUNKED:
-            out.append(b"transfer-encoding: chunked\r\n")
-        out.append(b"\r\n")
-        upstream.ask(self, head.method, b"".join(out))
+        upstream.ask(self, head.method, self._unusual_request(upstream))
         if self.held:
             upstream.send(self.held)
         elif self.repeats:
@@ -305,6 +309,25 @@ class Exchange:
             elif head.expects:
                 caller.send(CONTINUE)
         caller.release()
+        if self.repeats and not self.body_left and self._hedge is None:
+            self._may_hedge()
+
+    def _unusual_request(self, upstream: Upstream) -> bytes:
+        """The head, as `upstream`'s host gets it."""
+        caller = self.caller
+        head = self.head
+        member = upstream.member
+        authorization = head.authorization if member.authorization is None else member.authorization
+        out = [head.kept, authorization, caller.forwarded(head.host, member), self.id_line]
+        if head.timeout_ms is not None:
+            left_ms = max(1, round((caller.deadline - monotonic()) * 1000.0))
+            out.append(b"x-request-timeout-ms: %d\r\n" % left_ms)
+        if head.length == CHUNKED:
+            out.append(b"transfer-encoding: chunked\r\n")
+        if head.upgrade is not None:
+            out.append(b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade)
+        out.append(b"\r\n")
+        return b"".join(out)
 
     def more(self) -> None:
         """More of the client's bytes are in its buffer."""
@@ -375,8 +398,10 @@ class Exchange:
 
     def reply(self, upstream: Upstream, head: ResponseHead, body: bytes) -> bool:
         """The reply's head, and what has come of its body; False where it is not wanted and `upstream` was dropped."""
-        if head.status >= 500 and self._resent_for(head):
+        if head.status >= 500 and (self._left_to_copy() or self._resent_for(head)):
             return False
+        if self._second is not None:
+            self._cancel_copy()
         self._replying = True
         self.status = head.status
         self.sent = len(body)
@@ -430,8 +455,8 @@ class Exchange:
         self.upstream = None
         if self.house.access_log is not None:
             self._log(now, claim.member)
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._timer is not None or self._hedge is not None:
+            self._stop_timers()
         self.phase = _ENDED
         if pool.waiting:
             self.house.deliver(pool.freed(claim.member, now))
@@ -442,6 +467,8 @@ class Exchange:
         self.upstream = None
         claim = self.claim
         if claim is None:
+            return
+        if not self._replying and self._left_to_copy():
             return
         if not self._replying and not upstream.answered and self._may_resend(claim.pool):
             if upstream.reused:
@@ -487,6 +514,117 @@ class Exchange:
         self._settle(outcome)
         self._take(other, now)
         return True
+
+    # The second copy.
+
+    def _may_hedge(self) -> None:
+        """Send a second copy once it has taken longer than the pool's p95."""
+        pool = self.pool
+        if pool is not None and pool.asking is not None and pool.asking.hedges and self.held is not None:
+            after_ms = pool.hedge.after_ms
+            if after_ms is not None:
+                self._hedge = self.house.loop.call_later(after_ms / 1000.0, self._send_copy)
+
+    def _send_copy(self) -> None:
+        pool = self.pool
+        claim = self.claim
+        if pool is None or claim is None or self.phase != _SENT or self._replying:
+            return
+        now = monotonic()
+        if not pool.hedge.allows(now, pool.arrivals):
+            return
+        second = pool.second_claim(claim, self.model, now, self._tried or ())
+        if second is None:
+            return
+        self.retries += 1
+        self._second = copy = SecondCopy(self, second, self.head.method)
+        upstream = self.house.idle_connection(second.member, now)
+        if upstream is None:
+            self.house.connect(copy, second)
+        else:
+            copy.connected(second, upstream)
+
+    def copy_for(self, upstream: Upstream) -> bytes:
+        """All of the request, as the copy's host gets it."""
+        return self._unusual_request(upstream) + (self.held or b"")
+
+    def copy_answers(self, copy: SecondCopy, head: ResponseHead, body: bytes) -> bool:
+        """The copy was first: it is the request now."""
+        upstream = copy.upstream
+        if upstream is None:
+            raise AssertionError("who answers has a connection")
+        self._become(copy)
+        upstream.client = self
+        return self.reply(upstream, head, body)
+
+    def copy_failed(self, copy: SecondCopy) -> None:
+        """The copy came to nothing; the request itself is still under way."""
+        self._second = None
+        copy.claim.pool.settle(copy.claim, "spare", 0.0, monotonic())
+
+    def _left_to_copy(self) -> bool:
+        """Whether the copy, which is under way, is the request from now on."""
+        copy = self._second
+        if copy is None or copy.upstream is None:
+            return False
+        upstream = copy.upstream
+        self._become(copy)
+        upstream.client = self
+        return True
+
+    def _become(self, copy: SecondCopy) -> None:
+        first, self.upstream = self.upstream, copy.upstream
+        if first is not None:
+            first.drop()
+        self._settle("spare")
+        self._second = None
+        copy.over = True
+        self.claim = copy.claim
+
+    def _cancel_copy(self) -> None:
+        copy, self._second = self._second, None
+        if copy is not None:
+            copy.cancel()
+            copy.claim.pool.settle(copy.claim, "spare", 0.0, monotonic())
+
+    # Switching protocols.
+
+    def switch(self, upstream: Upstream, head: ResponseHead) -> bool:
+        """The host answered 101; False where nobody asked for what it switched to."""
+        asked = self.head.upgrade
+        if asked is None or head.upgrade is None or not set(tokens_of(head.upgrade)) & set(tokens_of(asked)):
+            return False
+        if self._second is not None:
+            self._cancel_copy()
+        caller = self.caller
+        self.phase = _SWITCHED
+        self.status = 101
+        self._stop_timers()
+        self._switched_after_ms = (monotonic() - self.arrived) * 1000.0
+        caller.keep = False
+        caller.send(
+            b"%b%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (head.kept, self.id_line, head.upgrade)
+        )
+        tunnel = Tunnel(self, caller, upstream, self.house.settings.tunnel_idle_s)
+        upstream.become(tunnel)
+        caller.switch(tunnel)
+        return True
+
+    def switched_done(self, outcome: Outcome, sent: int) -> None:
+        """The tunnel that it became is over."""
+        claim, self.claim = self.claim, None
+        if claim is None:
+            raise AssertionError("a tunnel is a request in flight")
+        now = monotonic()
+        claim.at = now  # how long people talk says nothing about the host's speed
+        pool = claim.pool
+        self.phase = _ENDED
+        pool.settle(claim, outcome, self._switched_after_ms, now)
+        if self.house.access_log is not None:
+            self.sent = sent
+            self._log(now, claim.member)
+        if pool.waiting:
+            self.house.deliver(pool.freed(claim.member, now))
 
     # Ending it early.
 
@@ -549,6 +687,8 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.drop()
+        if self._second is not None:
+            self._cancel_copy()
         self._end()
         self._settle(outcome)
 
@@ -565,9 +705,14 @@ class Exchange:
 
     def _end(self) -> None:
         self.phase = _ENDED
+        self._stop_timers()
+
+    def _stop_timers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._hedge is not None:
+            self._hedge.cancel()
 
     def _log(self, now: float, member: Member | None, refused: str | None = None) -> None:
         """One line of the access log."""
@@ -592,10 +737,14 @@ class Exchange:
 
     # Back-pressure.
 
-    def answers_when_half_closed(self) -> bool:
-        """Whether all of the request is here, so that a client that only closed its sending side can be answered."""
+    def client_ended(self) -> bool:
+        """The client closed its sending side: where all of the request is here it is answered, but shortly."""
         left = self.body_left
-        return _QUEUED <= self.phase <= _SENT and (not left or 0 < left <= len(self.caller.buffer))
+        if not _QUEUED <= self.phase <= _SENT or not (not left or 0 < left <= len(self.caller.buffer)):
+            return False
+        self.caller.keep = False
+        self.house.loop.call_later(HALF_CLOSE_GRACE_S, self.caller.gone)
+        return True
 
     def hold(self) -> None:
         """The host can't keep up: stop reading its body."""

@@ -22,6 +22,7 @@ from fleet_balancer.exchange import Exchange
 from fleet_balancer.front import Front, Swap
 from fleet_balancer.member import Member
 from fleet_balancer.pool import Claim, Ticket
+from fleet_balancer.second_copy import SecondCopy
 from fleet_balancer.settings import Settings
 from fleet_balancer.tls import ServerTls
 from fleet_balancer.upstream import Upstream
@@ -71,9 +72,7 @@ class Proxy:
                 "ssl_shutdown_timeout": TLS_GOODBYE_S,
             }
         for one in sockets:
-            server = await self.loop.create_server(
-                lambda: Client(self), sock=one, backlog=BACKLOG, **secured
-            )
+            server = await self.loop.create_server(lambda: Client(self), sock=one, backlog=BACKLOG, **secured)
             self._servers.append(server)
         self._sweep = self.loop.call_later(SWEEP_S, self._look_around)
 
@@ -188,13 +187,13 @@ class Proxy:
             for upstream in dead:
                 upstream.transport.abort()
 
-    def connect(self, exchange: Exchange, claim: Claim) -> None:
-        """Make a connection to the claim's host, and tell `exchange` how that ended."""
-        task = self.loop.create_task(self._connect(exchange, claim))
+    def connect(self, asker: Exchange | SecondCopy, claim: Claim) -> None:
+        """Make a connection to the claim's host, and tell `asker` how that ended."""
+        task = self.loop.create_task(self._connect(asker, claim))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, exchange: Exchange, claim: Claim) -> None:
+    async def _connect(self, asker: Exchange | SecondCopy, claim: Claim) -> None:
         member = claim.member
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
@@ -208,9 +207,9 @@ class Proxy:
                 log.error("cannot connect to %s: %s", member.name, reason)
             elif member.health.connect_failed(f"connect failed: {reason}", time.monotonic()):
                 self.health_changed(member)
-            exchange.connect_failed(claim, not ours)
+            asker.connect_failed(claim, not ours)
             return
-        if not exchange.connected(claim, upstream):
+        if not asker.connected(claim, upstream):
             self.keep(upstream, time.monotonic())
 
     def _close_idle(self, member: Member) -> None:

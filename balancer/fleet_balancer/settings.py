@@ -18,6 +18,7 @@ class Settings:
     body_timeout_s: float = 30.0
     connect_timeout_s: float = 2.0
     upstream_idle_s: float = 4.0
+    tunnel_idle_s: float = 3600.0
     buffer: int = 64 * 1024
 
     @classmethod

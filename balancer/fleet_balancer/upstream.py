@@ -18,6 +18,8 @@ from fleet_balancer.settings import Settings
 
 # What `_left` says while the head of a response is awaited; other values as ResponseHead.length.
 _HEAD = -3
+# After a 101: no responses any more.
+_TUNNEL = -4
 MAX_INTERIM = 16
 
 
@@ -29,11 +31,18 @@ class Asker(Protocol):
 
     def reply(self, upstream: Upstream, head: ResponseHead, body: bytes) -> bool: ...
     def interim(self, kept: bytes) -> None: ...
+    def switch(self, upstream: Upstream, head: ResponseHead) -> bool: ...
     def send(self, data: bytes) -> None: ...
     def reply_done(self, head: ResponseHead, now: float) -> None: ...
     def upstream_lost(self, upstream: Upstream, reason: str) -> None: ...
     def hold(self) -> None: ...
     def release(self) -> None: ...
+
+
+class Tunneled(Asker, Protocol):
+    """Whom a connection serves after a 101."""
+
+    def host_ended(self) -> None: ...
 
 
 class Shelf(Protocol):
@@ -58,6 +67,7 @@ class Upstream(asyncio.Protocol):
         "_method",
         "_read_paused",
         "_shelf",
+        "_tunnel",
         "answered",
         "client",
         "idle_since",
@@ -83,6 +93,7 @@ class Upstream(asyncio.Protocol):
         self._head: ResponseHead | None = None
         self._read_paused = False
         self._interim = 0
+        self._tunnel: Tunneled | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -127,14 +138,19 @@ class Upstream(asyncio.Protocol):
         else:
             client.send(encode_chunk(data) if client.chunks_reply else data)
 
-    def eof_received(self) -> None:
-        """The host closed its side: the end of a body without a length, else the end of the connection."""
+    def eof_received(self) -> bool:
+        """The host closed its side: the end of a body without a length, else the end of the connection; a tunnel stays
+        open the other way."""
+        if self._left == _TUNNEL and self._tunnel is not None:
+            self._tunnel.host_ended()
+            return True
         if self.client is not None and self._left != UNTIL_CLOSE:
             self._shelf.doubt(self.member)
         elif self.client is not None:
             if self.client.chunks_reply:
                 self.client.send(encode_end(b""))
             self._finish(False)
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         client, self.client = self.client, None
@@ -168,10 +184,24 @@ class Upstream(asyncio.Protocol):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
-    def drop(self) -> None:
-        """Close at once; whoever was served hears nothing of it."""
+    def drop(self, flush: bool = False) -> None:
+        """Close, at once or with what is still to be sent; whoever was served hears nothing of it."""
         self.client = None
-        self.transport.abort()
+        self._tunnel = None
+        if flush:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def become(self, tunnel: Tunneled) -> None:
+        """The host switched protocols: from now on, what arrives is the tunnel's."""
+        self.client = self._tunnel = tunnel
+        self._left = _TUNNEL
+
+    def end(self) -> None:
+        """Tell the host that nothing more comes."""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
 
     def _read_head(self, client: Asker, data: bytes) -> None:
         self.answered = True
@@ -212,9 +242,13 @@ class Upstream(asyncio.Protocol):
             self.data_received(data[begin:])
 
     def _skip_interim(self, client: Asker, data: bytes, head: ResponseHead) -> None:
-        """1xx before the real answer. 100 was answered by the balancer; a 101 was never asked for."""
+        """1xx before the real answer. 100 was answered by the balancer; 101 is no answer unless it was asked for."""
         status = head.status
         self._interim += 1
+        if status == 101 and client.switch(self, head):
+            if len(data) > head.size and self.client is not None:
+                self.client.send(data[head.size :])
+            return
         if status == 101 or self._interim > MAX_INTERIM:
             self.drop()
             client.upstream_lost(

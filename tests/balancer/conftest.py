@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,13 @@ class OriginProcess:
 
     def pause(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
+
+    def mood(self, *lines: str) -> None:
+        """How it answers from now on (see origin_process.py); without lines: well."""
+        file = self.log.with_suffix(".mood")
+        part = file.with_suffix(".part")
+        part.write_text("\n".join(lines), encoding="utf-8")
+        part.replace(file)
 
     def lines(self, word: str) -> list[str]:
         """Log lines of requests that are "begun", "done", or "hangup"."""
@@ -238,6 +245,7 @@ def origins(folder: Path) -> Iterator[Callable[..., OriginProcess]]:
         log.touch()
         command = [sys.executable, str(Path(__file__).parent / "origin_process.py"), "--name", name]
         command += ["--log", str(log), "--ready", str(ready), "--port", str(port)]
+        command += ["--mood", str(log.with_suffix(".mood"))]
         if status is not None:
             file = folder / f"{name}.json"
             file.write_text(json.dumps(status), encoding="utf-8")
@@ -326,3 +334,87 @@ def starters(
     folder = tmp_path_factory.mktemp("starters")
     with origins(folder) as origin, balancers(folder) as balancer:
         yield origin, balancer
+
+
+@dataclass
+class ScriptedHost:
+    """A host in the test's own process: `script` answers every request but the probes."""
+
+    port: int
+    heads: list[str] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def scripted_host(script: Script) -> AsyncIterator[ScriptedHost]:
+    """`script(reader, writer, head)` is called for each request; where it returns, the next one is read. `heads` are
+    those of the requests, `ended` when (monotonic) connections that had one were found closed by the other side."""
+    host = ScriptedHost(0)
+    open_writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_writers.add(writer)
+        asked = False
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                if head.startswith(("GET /readyz ", "GET /status ")):
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                    continue
+                asked = True
+                host.heads.append(head)
+                host.asked.set()
+                await script(reader, writer, head)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if asked:
+                host.ended.append(time.monotonic())
+                host.left.set()
+        finally:
+            open_writers.discard(writer)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    host.port = server.sockets[0].getsockname()[1]
+    try:
+        yield host
+    finally:
+        server.close()
+        for writer in open_writers:
+            writer.transport.abort()
+
+
+@pytest.fixture
+def scripted() -> Callable[[Script], contextlib.AbstractAsyncContextManager[ScriptedHost]]:
+    return scripted_host
+
+
+@pytest.fixture(scope="module")
+def one_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BalancerProcess]:
+    """One balancer for a module, whose tests each give it a list of their own."""
+    with balancers(tmp_path_factory.mktemp("front")) as start:
+        yield start()
+
+
+@pytest.fixture
+def front_of(one_front: BalancerProcess) -> Callable[..., Awaitable[BalancerProcess]]:
+    """Puts the balancer before hosts, as a pool of its own, and waits until it takes all of them for healthy."""
+
+    async def start(*hosts: ScriptedHost, **pool: Any) -> BalancerProcess:
+        name = f"pool-{time.monotonic_ns()}"
+        backends = [{"name": f"h{i}", "address": h.address, "pool": name} for i, h in enumerate(hosts)]
+        await asyncio.to_thread(lambda: one_front.put(*backends, name=name, **pool))
+        healthy = lambda: all(b["healthy"] for b in one_front.status()["backends"])  # noqa: E731
+        await asyncio.to_thread(eventually, healthy)
+        return one_front
+
+    return start

@@ -35,6 +35,7 @@ _SPECIAL = re.compile(
 )
 _HOST = re.compile(rb"(?:[0-9A-Za-z.\-_~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?]+)([^\r\n]*)")
+_PROTOCOL = re.compile(TOKEN + rb"+(?:/" + TOKEN + rb"+)?")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 _NOT_SERVED = frozenset((b"CONNECT", b"TRACE"))
@@ -159,6 +160,7 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
     length: int | None = None
     plain_length = b""
     nominated: list[bytes] = []
+    protocols: list[bytes] = []
     cuts: list[tuple[int, int]] = []
     for found in _SPECIAL.finditer(low):
         name, value = found.groups()
@@ -199,6 +201,8 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
                 if head.api_key:
                     raise Refusal("bad_request", "more than one x-api-key header")
                 head.api_key = data[found.start() + 2 : found.end() + 2]
+            elif name == b"upgrade":
+                protocols += data[found.start(2) : found.end(2)].split(b",")
             elif name == b"expect":
                 head.expects = head.minor == 1 and value.strip(b" \t") == b"100-continue"
             elif name == b"x-request-timeout-ms":
@@ -215,12 +219,20 @@ def _read_special(head: RequestHead, data: bytes, low: bytes, limits: Limits) ->
         raise Refusal("bad_request", "HTTP/1.1 needs a Host header")
     head.host = host or b""
     head.keep_alive = b"close" not in nominated and (head.minor == 1 or b"keep-alive" in nominated)
+    if protocols and b"upgrade" in nominated and head.minor and not head.length:
+        head.upgrade = _upgrade_of(protocols)
     kept = without(data, cuts, len(low)) if cuts else data[: len(low)]
     if head.target[0] != 0x2F or not head.minor or head.method in _NOT_SERVED:
         kept = _unusual(head, kept)
     if any(name not in _USUAL_NOMINATIONS for name in nominated):
         kept = _without_nominated(head, kept, nominated)
     head.kept = kept + plain_length
+
+
+def _upgrade_of(protocols: list[bytes]) -> bytes | None:
+    """What may be passed on of an Upgrade field. Never h2c: what is in such a tunnel would pass all rules by."""
+    names = [name for name in (p.strip(b" \t") for p in protocols) if _PROTOCOL.fullmatch(name)]
+    return b", ".join(name for name in names if not name.lower().startswith(b"h2c")) or None
 
 
 def _without_nominated(head: RequestHead, kept: bytes, nominated: list[bytes]) -> bytes:

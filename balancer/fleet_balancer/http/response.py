@@ -62,7 +62,7 @@ class ResponseHead:
     `size` is how many input bytes it took. `length` is the body's bytes, CHUNKED or UNTIL_CLOSE. `kept` is the
     status line and the end-to-end fields with their CRLFs, without the empty line and without any x-request-id.
     `keep_alive` is whether the host lets the connection be used again, `retry_after` whether it says when to come
-    again, `load` the value of its endpoint-load-metrics (ORCA), `upgrade` whether it switches protocols.
+    again, `load` the value of its endpoint-load-metrics (ORCA), `upgrade` what protocol it names to switch to.
     """
 
     status: int
@@ -71,7 +71,7 @@ class ResponseHead:
     length: int
     keep_alive: bool = True
     retry_after: bool = False
-    upgrade: bool = False
+    upgrade: bytes | None = None
     load: bytes | None = None
 
     def __repr__(self) -> str:
@@ -146,6 +146,8 @@ def _read_special(head: ResponseHead, data: bytes, low: bytes, old: bool, method
         cuts.append(found.span())
         if name == b"endpoint-load-metrics":
             head.load = data[found.start(2) : found.end(2)].strip(b" \t")
+        elif name == b"upgrade":
+            head.upgrade = data[found.start(2) : found.end(2)].strip(b" \t")
         elif name == b"connection":
             nominated += tokens_of(value)
         elif name == b"transfer-encoding":
