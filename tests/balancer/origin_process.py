@@ -10,6 +10,8 @@
     /seen                    the request's head as this host got it
     anything else            {"host": NAME}
 
+--mood FILE, while it is there, holds lines "ready STATUS" (what /readyz answers) and "answer STATUS [HEADER: VALUE]"
+(what everything else does).
 --log FILE gets a line per request that is begun and one that is done (x-request-id, method, path).
 """
 
@@ -30,6 +32,7 @@ async def main() -> None:
     p.add_argument("--status", type=Path)
     p.add_argument("--log", type=Path)
     p.add_argument("--ready", type=int, default=200)
+    p.add_argument("--mood", type=Path)
     args = p.parse_args()
     log = args.log.open("a", buffering=1, encoding="utf-8") if args.log else None
 
@@ -45,6 +48,13 @@ async def main() -> None:
 
     def reply(writer: asyncio.StreamWriter, body: bytes, status: int = 200) -> None:
         writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body)
+
+    def mood(what: str) -> list[str]:
+        """The words after `what` in the mood file."""
+        if args.mood is None or not args.mood.exists():
+            return []
+        lines = [line.split(" ", 2) for line in args.mood.read_text(encoding="utf-8").splitlines()]
+        return next((words[1:] for words in lines if words[0] == what), [])
 
     async def body_of(reader: asyncio.StreamReader, headers: dict[str, str]):  # type: ignore[no-untyped-def]
         if "transfer-encoding" in headers:
@@ -90,8 +100,12 @@ async def main() -> None:
         else:
             body = b"".join([data async for data in body_of(reader, headers)])
             kind, _, argument = path[1:].partition("/")
+            answer = mood("answer") if path not in ("/readyz", "/status") else []
             if path == "/readyz":
-                reply(writer, b"", args.ready)
+                reply(writer, b"", int(next(iter(mood("ready")), args.ready)))
+            elif answer:
+                extra = "".join(f"{line}\r\n" for line in answer[1:])
+                writer.write(f"HTTP/1.1 {answer[0]} X\r\n{extra}content-length: 0\r\n\r\n".encode())
             elif path == "/status":
                 if args.status is None:
                     reply(writer, b"none", 404)

@@ -120,7 +120,8 @@ class Picker(Watcher):
         if member.shelf is None:
             if not self.size:
                 self._began = now
-            member.since = now
+            # Whom panic lets in has to carry its share at once.
+            member.since = now if self._heed_health else float("-inf")
         member.limit = 1 if member.trial else member.spec.max_in_flight or self._limit
         report = member.report
         if report is not None and report.at + self._stale_s <= now:
