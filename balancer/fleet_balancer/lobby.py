@@ -63,7 +63,7 @@ class Lobby:
         else:
             self.drain.begin(now, done)
         lane = self._lane(ticket.model, ticket.ask)
-        if self._hosts and ticket.deadline < now + (self._wait_s(ticket, lane, now) or 0.0):
+        if ticket.deadline < now + (self._wait_s(ticket, lane, now) or 0.0):
             raise self._turned_away(ticket, lane, now, "which is later than this request's deadline")
         out: Ticket | None = None
         if len(self.tickets) >= self.config.queue_size:
