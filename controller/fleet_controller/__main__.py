@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fleet_controller import outside
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Journal, JournalError
@@ -56,7 +57,7 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
     folder = StateFolder.of(spec)
     with folder.lock("controller"), ThreadPoolExecutor(max_workers=32) as executor:
         journal = Journal.open(folder.journal_url)
-        loop = Loop(file, spec, journal, folder, executor)
+        loop = Loop(file, spec, journal, outside.real(spec, journal, folder, executor))
         if options.once:
             _print_once(loop)
             return 0

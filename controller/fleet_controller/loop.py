@@ -9,26 +9,24 @@ import logging
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from fleet_controller import requests
-from fleet_controller.actuate import Actuator, Site, open_site
+from fleet_controller.actuate import Actuator, Site
 from fleet_controller.actuate.hands import Hands
 from fleet_controller.autoscaler import Autoscaler
 from fleet_controller.backends import backends
-from fleet_controller.doorkeeper import Doorkeeper
 from fleet_controller.doorwatch import DoorWatch
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal, JournalError
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
-from fleet_controller.observe import Observation, Observer
+from fleet_controller.observe import Observation
+from fleet_controller.outside import Outside
 from fleet_controller.plan import PoolView, Step, steps
 from fleet_controller.policies import Decision
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
-from fleet_controller.statefolder import StateFolder
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
 from fleet_controller.view import pool_view
@@ -49,24 +47,24 @@ class TickReport:
 class Loop:
     """The controller of one fleet."""
 
-    def __init__(
-        self, file: FleetFile, spec: FleetSpec, journal: Journal, folder: StateFolder, executor: Executor
-    ):
+    def __init__(self, file: FleetFile, spec: FleetSpec, journal: Journal, outside: Outside):
         self._file = file
         self._journal = journal
-        self._folder = folder
-        self._site = open_site(spec, folder)
-        self._observer = Observer(executor)
-        self._doorkeeper = Doorkeeper(spec, folder, journal)
+        self._outside = outside
+        self._clock = outside.clock
+        self._observer = outside.observer
+        self._doorkeeper = outside.doorkeeper
+        self._site = outside.open_site(spec)
         self._woken = threading.Event()
-        self._actuator = Actuator(Hands(journal, self._doorkeeper.door, self._observer, self._woken.set))
+        hands = Hands(journal, self._doorkeeper.door, self._observer, self._woken.set, self._clock)
+        self._actuator = Actuator(hands, outside.spawn)
         self._autoscaler = Autoscaler(journal)
         self._latencies = HostLatencies()
         self._retired: list[Site] = []
         self._ticks: dict[str, PoolTick] = {}
         self._observation: Observation | None = None
         self._began: Counter[str] = Counter()
-        requests.take_in(spec, journal, time.time())
+        requests.take_in(spec, journal, self._clock.now())
 
     @property
     def _spec(self) -> FleetSpec:
@@ -94,9 +92,9 @@ class Loop:
                 asked = self._answer()
                 if asked or time.monotonic() >= due:
                     due = time.monotonic() + self._spec.controller.interval
-                    self.tick(time.time())
+                    self.tick(self._clock.now())
                 elif self._woken.is_set():
-                    self.reconcile(time.time())
+                    self.reconcile(self._clock.now())
             except Exception as error:
                 # Nobody would start the controller again: it says what went wrong, a full disk or a bug of ours, and
                 # tries again at the next interval. What it did not come to is found again then.
@@ -114,12 +112,12 @@ class Loop:
     def once(self) -> TickReport:
         """One tick, and its actions to their end."""
         self._answer()
-        report = self.tick(time.time())
+        report = self.tick(self._clock.now())
         while self._actuator.busy():
             if self._woken.wait(REQUEST_POLL_S):  # a host moved: a drain waits until the balancer was told
                 self._woken.clear()
-                self._publish(time.time())
-        self._publish(time.time())
+                self._publish(self._clock.now())
+        self._publish(self._clock.now())
         return report
 
     def tick(self, now: float) -> TickReport:
@@ -242,7 +240,7 @@ class Loop:
         """Follow what operators asked; True when there was something."""
         asked = self._journal.asked()
         for request in asked:
-            now = time.time()
+            now = self._clock.now()
             try:
                 if request.kind == "up":
                     self._adopt(self._file.load(), now)
@@ -280,7 +278,7 @@ class Loop:
                 f"{' and '.join(moved)} can't change while the fleet runs; change it back, run `fleetctl down`, "
                 "change it again and run `fleetctl up`"
             )
-        site = open_site(spec, self._folder)
+        site = self._outside.open_site(spec)
         requests.take_in(spec, self._journal, now)
         self._retired.append(self._site)
         self._site = site

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from fleet_controller.actuate.hands import POLL_S, Hands, retry_delay_s, words
@@ -19,12 +18,21 @@ from fleet_controller.plan import Step
 
 log = logging.getLogger(__name__)
 
+Spawn = Callable[[str, Callable[[], None]], None]
+
+
+def in_thread(name: str, work: Callable[[], None]) -> None:
+    """Have `work` done in a thread that does not keep the process alive."""
+    threading.Thread(target=work, name=name, daemon=True).start()
+
 
 class Actuator:
     """Runs steps. What it begins is in the journal first, and what it can't begin now comes again at the next tick."""
 
-    def __init__(self, hands: Hands) -> None:
+    def __init__(self, hands: Hands, spawn: Spawn) -> None:
+        """`spawn` has a piece of work done beside the loop, under a name."""
         self._hands = hands
+        self._spawn_beside = spawn
         self._inspector = Inspector(hands)
         self._running: set[str] = set()
         self._lock = threading.Lock()
@@ -48,7 +56,7 @@ class Actuator:
         state = HostState.BOOTING if step.kind == "start" else HostState.DRAINING
         try:
             action = self._hands.journal.begin(
-                step.host, step.kind, step.pool, step.reason, time.time(), state
+                step.host, step.kind, step.pool, step.reason, self._hands.clock.now(), state
             )
         except (Busy, IllegalMove):  # the host changed since the plan was made; the next one sees it as it is
             return False
@@ -63,9 +71,9 @@ class Actuator:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for every thread; False when some still run."""
-        deadline = time.monotonic() + timeout_s
-        while self.busy() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        deadline = self._hands.clock.monotonic() + timeout_s
+        while self.busy() and self._hands.clock.monotonic() < deadline:
+            self._hands.clock.sleep(POLL_S)
         return not self.busy()
 
     def _free(self, host: str, site: Site) -> bool:
@@ -83,7 +91,7 @@ class Actuator:
 
         with self._lock:
             self._running.add(host)
-        threading.Thread(target=run, name=f"act-{host}", daemon=True).start()
+        self._spawn_beside(f"act-{host}", run)
 
     def _run_open(self, action: Action, site: Site) -> None:
         if (
@@ -118,9 +126,9 @@ class Actuator:
             action,
             HostState.UNREACHABLE if unreachable else HostState.FAILED,
             f"{action.kind} failed",
-            time.time(),
+            self._hands.clock.now(),
             error=text,
             failures=record.failures + 1,
-            retry_at=time.time() + retry_delay_s(record.failures + 1),
+            retry_at=self._hands.clock.now() + retry_delay_s(record.failures + 1),
             **changes,
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fleet_controller.actuate.site import Site
+from fleet_controller.clock import Clock
 from fleet_controller.frontdoor import FrontDoor
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal
@@ -28,12 +28,13 @@ class Hands:
     door: FrontDoor
     observer: Observer
     on_change: Callable[[], None]
+    clock: Clock
 
     def record(self, host: str) -> HostRecord:
         return self.journal.host(host)
 
     def move(self, host: str, state: HostState, reason: str, **changes: Any) -> None:
-        self.journal.move(host, state, reason, time.time(), **changes)
+        self.journal.move(host, state, reason, self.clock.now(), **changes)
         self.on_change()
 
     def note(self, host: str, text: str) -> None:

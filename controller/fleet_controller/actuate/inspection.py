@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from fleet_controller.actuate.hands import LAST_RETRY_S, Hands, retry_delay_s, words
@@ -55,9 +54,9 @@ class Inspector:
                 record, HostState.FAILED, f"{host}: the agent died. Its last words: {tail}", gone=True
             )
             return
-        since = self._silent_since.setdefault(host, time.monotonic())
+        since = self._silent_since.setdefault(host, self._hands.clock.monotonic())
         says_failed = report.status is not None and report.status.state == "failed"
-        overdue = time.monotonic() - since > site.spec.controller.unreachable_after
+        overdue = self._hands.clock.monotonic() - since > site.spec.controller.unreachable_after
         if says_failed or (overdue and not self._serves(host)):
             machine.stop(grace_s=0.0)
             why = report.status.error if report.status is not None else report.error
@@ -74,7 +73,7 @@ class Inspector:
     def _give_up(self, record: HostRecord, state: HostState, error: str, gone: bool = False) -> None:
         """`gone`: nothing of the agent is left there."""
         self._silent_since.pop(record.name, None)
-        calm = record.state is HostState.READY and time.time() - record.since > LAST_RETRY_S
+        calm = record.state is HostState.READY and self._hands.clock.now() - record.since > LAST_RETRY_S
         # what failed before it served this long is forgiven
         failures = (0 if calm else record.failures) + (state is HostState.FAILED)
         # a first crash is mended at once; only repeated ones wait
@@ -86,6 +85,6 @@ class Inspector:
             "does not answer" if state is HostState.UNREACHABLE else "its agent is gone",
             error=error,
             failures=failures,
-            retry_at=time.time() + delay_s,
+            retry_at=self._hands.clock.now() + delay_s,
             **changes,
         )

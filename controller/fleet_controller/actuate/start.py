@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from fleet_controller.actuate.hands import POLL_S, Hands
@@ -19,33 +18,35 @@ from fleet_wire.agent import RunFile
 def start(action: Action, site: Site, hands: Hands) -> None:
     """Bring the host up, unless the fleet is to go down in the meantime. Raises HostFailure."""
     machine = site.machines.machine(action.host)
-    began = time.monotonic()
+    began = hands.clock.monotonic()
     hands.move(action.host, HostState.BOOTING, action.reason)
-    found = _boot(machine, site).agent
+    found = _boot(machine, site, hands).agent
     hands.move(action.host, HostState.REACHABLE, action.reason)
     _launch(action, machine, found, site, hands)
     if not _await_ready(machine, site, hands):
-        hands.journal.conclude(action, HostState.LOADING, "abandoned: the fleet goes down", time.time())
+        hands.journal.conclude(action, HostState.LOADING, "abandoned: the fleet goes down", hands.clock.now())
         return
-    took = time.monotonic() - began
-    hands.journal.conclude(action, HostState.READY, action.reason, time.time(), startup_s=took, retry_at=0.0)
+    took = hands.clock.monotonic() - began
+    hands.journal.conclude(
+        action, HostState.READY, action.reason, hands.clock.now(), startup_s=took, retry_at=0.0
+    )
 
 
-def _boot(machine: Machine, site: Site) -> Probe:
+def _boot(machine: Machine, site: Site, hands: Hands) -> Probe:
     """Switch the machine on where that is ours to do, and wait until it answers; what it answers."""
     powered = machine.powered()
     if powered is None:
         return machine.probe()
     if not powered:
         machine.power_on()
-    deadline = time.monotonic() + site.spec.host(machine.name).power.boot_timeout
+    deadline = hands.clock.monotonic() + site.spec.host(machine.name).power.boot_timeout
     while True:
         try:
             return machine.probe()
         except HostFailure as failure:
-            if not failure.unreachable or time.monotonic() > deadline:
+            if not failure.unreachable or hands.clock.monotonic() > deadline:
                 raise
-        time.sleep(POLL_S)
+        hands.clock.sleep(POLL_S)
 
 
 def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: Site, hands: Hands) -> None:
@@ -97,7 +98,7 @@ def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:
     """
     host = machine.name
     patience_s = site.spec.host(host).agent.start_timeout
-    deadline = time.monotonic() + patience_s
+    deadline = hands.clock.monotonic() + patience_s
     see = f"see `fleetctl logs {host}`"
     while True:
         report = hands.report(host, site)
@@ -111,7 +112,7 @@ def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:
         if report.status is None and ((agent := machine.probe().agent) is None or not agent.alive):
             tail = machine.tail(5).strip().replace("\n", " | ")
             raise HostFailure(host, "start", f"the agent died while loading: {tail}", see)
-        if time.monotonic() > deadline:
+        if hands.clock.monotonic() > deadline:
             cause = f"the models were not loaded after {patience_s:.0f} s"
             raise HostFailure(host, "start", cause, f"{see}, or raise agent.start_timeout in fleet.yaml")
-        time.sleep(POLL_S)
+        hands.clock.sleep(POLL_S)

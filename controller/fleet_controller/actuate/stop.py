@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.frontdoor import FrontDoorError
@@ -19,7 +17,9 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
     left = _await_drained(action.host, patience_s, hands)
     if left:
         text = f"{left} requests were still in flight after {patience_s:.0f} s and are cut off"
-        hands.journal.record(time.time(), "drain_timeout", text, site.pool(action.host).name, action.host)
+        hands.journal.record(
+            hands.clock.now(), "drain_timeout", text, site.pool(action.host).name, action.host
+        )
     hands.move(action.host, HostState.STOPPING, action.reason)
     machine.stop(grace_s=0.0 if left else patience_s)
     if machine.powered():
@@ -28,7 +28,7 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
         action,
         HostState.OFF,
         action.reason,
-        time.time(),
+        hands.clock.now(),
         action_id=None,
         agent_port=None,
         release=None,
@@ -42,7 +42,7 @@ def _await_drained(host: str, patience_s: float, hands: Hands) -> int:
 
     Without a balancer there is no traffic to wait for: the agent itself still drains on SIGTERM.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = hands.clock.monotonic() + patience_s
     while True:
         try:
             backends = [b for b in hands.door.status().backends if b.name == host]
@@ -51,6 +51,6 @@ def _await_drained(host: str, patience_s: float, hands: Hands) -> int:
         in_flight = sum(b.in_flight for b in backends)
         if in_flight == 0 and all(b.state == "draining" for b in backends):
             return 0
-        if time.monotonic() > deadline:
+        if hands.clock.monotonic() > deadline:
             return in_flight
-        time.sleep(POLL_S / 4)
+        hands.clock.sleep(POLL_S / 4)

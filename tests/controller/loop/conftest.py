@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from fleet_controller import outside
 from fleet_controller.daemons import Daemon, balancer
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.journal import Answer, Event, Journal
@@ -81,7 +82,8 @@ class Fleet:
         """Run the loop in a thread of this process."""
         file = FleetFile(self.file)
         executor = ThreadPoolExecutor(8)
-        loop = Loop(file, file.load(), self.journal, self.state, executor)
+        spec = file.load()
+        loop = Loop(file, spec, self.journal, outside.real(spec, self.journal, self.state, executor))
         stop = threading.Event()
 
         def run() -> None:
