@@ -198,6 +198,27 @@ def test_a_model_that_no_host_can_take_does_not_stand_in_the_way() -> None:
     assert [t.owner for t, _ in pool.serve_waiting(0.0)] == ["big"]
 
 
+def test_a_model_that_becomes_known_no_longer_waits_behind_those_that_are_not() -> None:
+    pool = Pool(PoolConfig(), random.Random(1), 3.0)
+    pool.replace(hosts(1, models={"small": "1"}))
+    waiting(pool, "nobody has it", model="x")
+    waiting(pool, "is to come", model="big")
+    pool.replace([*pool.members, *hosts(1, models={"big": "1"})])
+    assert [t.owner for t, _ in pool.serve_waiting(0.0)] == ["is to come"]
+
+
+def test_what_is_remembered_of_tenants_that_left_is_bounded() -> None:
+    pool, _ = full_pool(queue_size=2000)
+    waiting(pool, "stays")
+    for i in range(20_000):
+        pool.leave(waiting(pool, i, asking(f"t{i}", share=1.0 + i % 3)))
+    queue = pool._lobby.queue
+    (rank,) = [rank for rank in queue._ranks if rank.waiting]
+    (line,) = rank.lines.values()
+    held = (rank.tenants, line.heap, line.flows, queue._heaviest, queue._deadlines, queue._held)
+    assert max(map(len, held)) < 1200
+
+
 def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     pool, claim = full_pool()
     waiting(pool, "first", asking(priority=3))
@@ -345,9 +366,13 @@ def learned(
 
 def test_a_hopeless_deadline_is_refused_at_once_and_told_when_to_come_back() -> None:
     pool, claim = full_pool()
-    _, now = learned(pool, claim, 10.0, 40)
+    claim, now = learned(pool, claim, 10.0, 40)
     for _ in range(200):  # those who give up waiting are not worked off
         pool.leave(waiting(pool, "gone", now=now))
+    waiting(pool, "last", now=now)
+    now += 0.1
+    pool.settle(claim, "completed", 1.0, now)
+    assert len(pool.freed(claim.member, now)) == 1
     for i in range(49):
         waiting(pool, i, now=now, deadline=now + 60.0)
     assert len(pool.waiting) == 50
@@ -358,6 +383,16 @@ def test_a_hopeless_deadline_is_refused_at_once_and_told_when_to_come_back() -> 
     # Another tenant's turn comes after one of theirs, and a higher priority's at once.
     waiting(pool, "modest", asking("modest"), now=now, deadline=now + 0.5)
     waiting(pool, "urgent", asking(priority=5), now=now, deadline=now + 0.1)
+
+
+def test_the_turns_of_low_priorities_count_for_their_deadlines() -> None:
+    """1000 of a higher priority wait, and still it gets the next tenth place."""
+    pool, claim = full_pool()
+    _, now = learned(pool, claim, 10.0, 40, asking(priority=1))
+    for i in range(999):
+        waiting(pool, i, asking(priority=1), now=now, deadline=now + 200.0)
+    waiting(pool, "low", now=now, deadline=now + 1.1)
+    assert refused(pool, None, now, now + 1.1).status == 503
 
 
 def test_while_nothing_is_learned_nothing_is_hopeless() -> None:
