@@ -10,11 +10,12 @@ import asyncio
 from time import monotonic
 from typing import Protocol, cast
 
-from fleet_balancer import exchange
+from fleet_balancer import placing
 from fleet_balancer.exchange import Exchange
 from fleet_balancer.http.request import parse_request
 from fleet_balancer.http.response import refusal_bytes
 from fleet_balancer.member import Member
+from fleet_balancer.placing import Placing
 from fleet_balancer.tunnel import Tunnel
 from fleet_wire.refusal import Refusal
 
@@ -23,7 +24,7 @@ LINGER_S = 2.0
 _NOBODY = (None, None, None, None, 0)
 
 
-class House(exchange.House, Protocol):
+class House(placing.House, Protocol):
     """What a client's connection needs from the proxy around it."""
 
     clients: set[Client]
@@ -212,12 +213,12 @@ class Client(asyncio.Protocol):
             self._sent_ahead(now)
             self.advance()
 
-    def refuse(self, refusal: Refusal, exchange: Exchange | None = None) -> None:
-        """Answer a request that holds nothing (any more); `exchange` None: what came was no request."""
+    def refuse(self, refusal: Refusal, request: Placing | None = None) -> None:
+        """Answer a request that holds nothing (any more); `request` None: what came was no request."""
         self.exchange = None
         left = 0
         bodiless = False
-        if exchange is None:
+        if request is None:
             id_line = self._house.next_id_line()
             if self._house.access_log is not None:
                 now = monotonic()
@@ -234,9 +235,9 @@ class Client(asyncio.Protocol):
                     refusal.code,
                 )
         else:
-            id_line = exchange.id_line
-            bodiless = exchange.head.method == b"HEAD"
-            left = exchange.body_left
+            id_line = request.id_line
+            bodiless = request.head.method == b"HEAD"
+            left = request.body_left
             if 0 < left <= len(self.buffer):
                 self.buffer = self.buffer[left:]
                 left = 0

@@ -18,9 +18,9 @@ from typing import Any, cast
 
 from fleet_balancer.access_log import AccessLogWriter
 from fleet_balancer.client import Client
-from fleet_balancer.exchange import Exchange
 from fleet_balancer.front import Front, Swap
 from fleet_balancer.member import Member
+from fleet_balancer.placing import Placing
 from fleet_balancer.pool import Claim, Ticket
 from fleet_balancer.second_copy import SecondCopy
 from fleet_balancer.settings import Settings
@@ -143,7 +143,7 @@ class Proxy:
 
     def deliver(self, served: Sequence[tuple[Ticket, Claim | Refusal]]) -> None:
         for ticket, result in served:
-            cast(Exchange, ticket.owner).admitted(result)
+            cast(Placing, ticket.owner).admitted(result)
 
     def next_id_line(self) -> bytes:
         """The field that names a request which came without a name."""
@@ -187,13 +187,13 @@ class Proxy:
             for upstream in dead:
                 upstream.transport.abort()
 
-    def connect(self, asker: Exchange | SecondCopy, claim: Claim) -> None:
+    def connect(self, asker: Placing | SecondCopy, claim: Claim) -> None:
         """Make a connection to the claim's host, and tell `asker` how that ended."""
         task = self.loop.create_task(self._connect(asker, claim))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, asker: Exchange | SecondCopy, claim: Claim) -> None:
+    async def _connect(self, asker: Placing | SecondCopy, claim: Claim) -> None:
         member = claim.member
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
