@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,7 @@ class Front:
         self.keyring: Keyring | None = None
         # What each key has used of its rate, over every change of the list; set it to share it between processes.
         self.key_slots: MutableSequence[float] | None = None
+        self.key_refusals: Counter[str] = Counter()
         self._routes: dict[bytes, Route] = {}
         self._learn()
 
@@ -182,7 +184,7 @@ class Front:
             return None
         if self.key_slots is None:
             self.key_slots = new_slots()
-        return Keyring(new.keys, self.key_slots)
+        return Keyring(new.keys, self.key_slots, self.key_refusals)
 
     def _learn(self) -> None:
         by_model: dict[str, list[Pool]] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass
 
@@ -56,11 +57,18 @@ def new_slots() -> MutableSequence[float]:
 class Keyring:
     """The keys in force. Raises Refusal (bad_request) for keys that contradict each other.
 
-    A key keeps its number in `slots` over a new list of keys, so that a change gives nobody a second burst.
+    A key keeps its number in `slots` over a new list of keys, so that a change gives nobody a second burst. `refused`
+    counts whom it turned away, by name ("" for the unknown), over every list too.
     """
 
-    def __init__(self, keys: Iterable[ApiKey], slots: MutableSequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        keys: Iterable[ApiKey],
+        slots: MutableSequence[float] | None = None,
+        refused: Counter[str] | None = None,
+    ) -> None:
         self._slots = new_slots() if slots is None else slots
+        self.refused: Counter[str] = Counter() if refused is None else refused
         self._by_digest: dict[str, _Held] = {}
         self._seen: dict[bytes, _Held] = {}
         names: set[str] = set()
@@ -98,7 +106,11 @@ class Keyring:
         """
         held = self._seen.get(authorization or api_key)
         if held is None:
-            held = self._look_up(authorization or api_key)
+            try:
+                held = self._look_up(authorization or api_key)
+            except Refusal:
+                self.refused[""] += 1
+                raise
         interval = held.interval
         if interval:
             slots = self._slots
@@ -106,6 +118,7 @@ class Keyring:
             due = interval + (due if due > now else now)
             early = due - now - held.room
             if early > 1e-9:
+                self.refused[held.use.name] += 1
                 raise Refusal(
                     "too_many_requests",
                     f"the API key {held.use.name} may send {1 / interval:g} requests a second",

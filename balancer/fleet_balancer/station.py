@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from fleet_balancer.access_log import AccessLogWriter
+from fleet_balancer.condition import Condition, SavedEjection
 from fleet_balancer.front import Front
 from fleet_balancer.health import HealthRule
 from fleet_balancer.keys import AwaitedKeys
@@ -18,7 +19,6 @@ from fleet_balancer.options import Options
 from fleet_balancer.probe import Prober
 from fleet_balancer.proxy import Proxy
 from fleet_balancer.settings import Settings
-from fleet_balancer.statefile import Condition, SavedEjection
 from fleet_balancer.tls import ServerTls
 from fleet_wire.balancer import BackendList, BalancerStatus, Figure
 
@@ -147,8 +147,26 @@ class Station:
                 help="Requests for a model that no pool serves",
                 value=self.front.unrouted,
             ),
+            *(
+                Figure(
+                    name="key_refusals",
+                    kind="counter",
+                    help="Requests without a good API key (key empty), or over their key's rate",
+                    labels={"key": name},
+                    value=count,
+                )
+                for name, count in self.front.key_refusals.items()
+            ),
+            *self._log_figures(),
             *(figure for pool in self.front.pools.values() for figure in pool.figures()),
         ]
+
+    def _log_figures(self) -> list[Figure]:
+        if self._access_log is None:
+            return []
+        about = "Lines that a full or slow disk cost the access log"
+        dropped = self._access_log.dropped
+        return [Figure(name="access_log_dropped", kind="counter", help=about, value=dropped)]
 
 
 def host_key(name: str, address: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,21 @@ def test_a_rate_holds_and_says_when_to_come_again(door: Door, host: Any) -> None
     assert door.ask(bearer(KEY))[0] == 200
     door.put(host, [key("slow", SLOW, rate_per_s=0.5, burst=2)])  # another list gives no second burst
     assert door.ask(bearer(SLOW))[0] == 429
+
+
+def test_who_was_turned_away_is_counted_by_key(door: Door, host: Any) -> None:
+    def counted() -> dict[str, float]:
+        text = door.balancer.ask("GET", "/metrics")[1].decode()
+        found = re.findall(r'^fleet_balancer_key_refusals_total{key="(\w*)"} (\S+)$', text, re.MULTILINE)
+        return {name: float(count) for name, count in found}
+
+    door.put(host, [key("hasty", "fleet-hasty", rate_per_s=0.01, burst=1)])
+    before = counted()
+    for headers in (bearer("fleet-hasty"), bearer("fleet-hasty"), bearer("fleet-guess"), {}):
+        door.ask(headers)
+    after = counted()
+    assert after["hasty"] == 1
+    assert after[""] - before.get("", 0) == 2
 
 
 def test_a_revoked_key_is_refused_by_the_next_list(door: Door, host: Any) -> None:

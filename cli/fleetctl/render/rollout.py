@@ -49,7 +49,10 @@ def summary(spec: FleetSpec, status: Mapping[str, Any], stream: TextIO) -> None:
     pictures = status.get("pools", [])
     # a pool that scaled to zero starts a host when a request comes
     if any(pool["ready"] for pool in pictures) or not any(pool.get("desired") for pool in pictures):
-        show(f"try it    {curl(endpoint, spec.models[0])}", stream=stream)
+        asks = spec.balancer.keys == "required"
+        show(f"try it    {curl(endpoint, spec.models[0], with_key=asks)}", stream=stream)
+        if asks:
+            show("a key     KEY=$(fleetctl keys create NAME)", stream=stream)
     else:
         show("see why   fleetctl events; fleetctl hosts", stream=stream)
 
@@ -59,12 +62,13 @@ def pools(pictures: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
         show(f"pool      {line(pool['name'])}: {pool['ready']} of {pool.get('desired')} ready", stream=stream)
 
 
-def curl(endpoint: str, model: ModelSpec) -> str:
+def curl(endpoint: str, model: ModelSpec, with_key: bool = False) -> str:
     """A request that `model` should answer: its own example where its folder has one."""
     example = model.source / EXAMPLE
     body = f"@{_short(example)}" if example.is_file() else json.dumps({"instances": ["Hello, fleet"]})
     url = f"{endpoint}/v1/models/{model.name}:predict"
-    return f"curl -s {shlex.quote(url)} -H 'content-type: application/json' -d {shlex.quote(body)}"
+    key = ' -H "authorization: Bearer $KEY"' if with_key else ""
+    return f"curl -s {shlex.quote(url)}{key} -H 'content-type: application/json' -d {shlex.quote(body)}"
 
 
 def _short(path: Path) -> Path:
