@@ -10,9 +10,10 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from fleet_balancer.condition import Condition
 from fleet_balancer.merge import merge
 from fleet_balancer.roster import Roster
-from fleet_balancer.statefile import Condition, SavedState, StateKeeper
+from fleet_balancer.statefile import SavedState, StateKeeper
 from fleet_wire.balancer import BackendList, BalancerStatus
 from fleet_wire.refusal import Refusal
 
@@ -55,6 +56,7 @@ class Desk:
         self._endpoint = endpoint
         self._changing = asyncio.Lock()
         self._given_away = False
+        self._saved: tuple[Roster, set[tuple[str, str, str, str, int]]] | None = None
 
     async def put(self, backends: BackendList) -> None:
         """Swap the whole list in. Raises Refusal where it contradicts itself; then nothing has changed."""
@@ -79,9 +81,20 @@ class Desk:
         )
 
     async def save(self) -> None:
-        """Bring the state file up to date."""
-        if self._keeper is not None and not self._given_away:
-            await self._keeper.keep(SavedState(roster=self.roster, condition=await self._plane.condition()))
+        """Bring the state file up to date, where a list, an operator's word or an ejection is new.
+
+        How long an ejection still lasts changes with the clock: that alone is not worth a write.
+        """
+        if self._keeper is None or self._given_away:
+            return
+        ejections = (await self._plane.condition()).ejections
+        known: set[tuple[str, str, str, str, int]] = {
+            (pool, e.name, e.address, e.state, e.times) for pool, of in ejections.items() for e in of
+        }
+        if self._saved is not None and self._saved[0] is self.roster and self._saved[1] == known:
+            return
+        self._saved = (self.roster, known)
+        await self._keeper.keep(SavedState(roster=self.roster, condition=Condition(ejections=ejections)))
 
     async def give_away(self) -> SavedState:
         """What the next process begins with. Changes wait from now on; take_back() lets them go on here."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from fleet_balancer.access_log import AccessLogError
 from fleet_balancer.channel import ChannelClosed
+from fleet_balancer.condition import Condition
 from fleet_balancer.desk import Desk
 from fleet_balancer.handover import HandoverFailed, Heir, Inheritance, Predecessor, Successor
 from fleet_balancer.haproxy.plane import HaproxyStation
@@ -27,7 +28,7 @@ from fleet_balancer.listener import Listener, opened, widened
 from fleet_balancer.options import Options, UsageError
 from fleet_balancer.roster import Roster
 from fleet_balancer.server import AdminServer, is_loopback
-from fleet_balancer.statefile import Condition, SavedState, StateKeeper, read_state
+from fleet_balancer.statefile import SavedState, StateKeeper, read_state
 from fleet_balancer.station import Station
 from fleet_balancer.tls import TlsError
 from fleet_balancer.workers.crew import Crew
@@ -148,9 +149,6 @@ class Balancer:
                 saved, started_at = given.state, given.started_at
         if saved is None and options.config.state_file is not None:
             saved = read_state(Path(options.config.state_file))
-            if saved is not None:
-                # Who was healthy then need not be now; the first probes are as good as at once.
-                saved.condition.healthy.clear()
         if saved is None:
             saved = SavedState(roster=first, condition=Condition())
         elif options.fixed:
@@ -240,15 +238,20 @@ class Balancer:
     async def _end(self) -> int:
         for listener in self._listeners.values():
             listener.close()
-        self._server.stop()
+        await self._server.stop()
         handed_over = self._successor is not None
-        finished = await self._plane.stop(
-            self._options.grace_s, self._options.grace_s if handed_over else 0.0
-        )
+        grace_s = self._options.grace_s
+        if handed_over:
+            # Somebody else serves: there is all the time that requests may take.
+            pools = self._desk.roster.given.pools
+            longest_s = max((pool.request_timeout_s for pool in pools), default=0.0)
+            finished = await self._plane.stop(max(grace_s, longest_s), grace_s)
+        else:
+            finished = await self._plane.stop(grace_s)
         if self._past is not None and handed_over:
             # Who came before may still have requests: their counts reach the successor through here.
             try:
-                async with asyncio.timeout(self._options.grace_s):
+                async with asyncio.timeout(grace_s):
                     await self._past.ended.wait()
             except TimeoutError:
                 pass

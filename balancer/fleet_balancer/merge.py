@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fleet_balancer.condition import Condition, SavedEjection
 from fleet_wire.balancer import BackendStatus, BalancerStatus, Figure, PoolStatus
 from fleet_wire.histogram import LatencyHistogram, merged
 
@@ -45,6 +46,20 @@ def merge(serving: Sequence[BalancerStatus], ended: Sequence[BalancerStatus] = (
             "figures": _figures(f for s in everyone for f in s.figures),
         }
     )
+
+
+def agreed(told: Sequence[Condition]) -> Condition:
+    """How hosts are by several processes: healthy for all of them, ejected by any, for as long as the longest says."""
+    healthy = [key for key in told[0].healthy if all(key in other.healthy for other in told[1:])]
+    ejections: dict[str, dict[tuple[str, str], SavedEjection]] = {}
+    for condition in told:
+        for pool, of in condition.ejections.items():
+            known = ejections.setdefault(pool, {})
+            for one in of:
+                before = known.get((one.name, one.address))
+                if before is None or one.left_s > before.left_s:
+                    known[one.name, one.address] = one
+    return Condition(healthy=healthy, ejections={pool: list(of.values()) for pool, of in ejections.items()})
 
 
 def last_words(status: BalancerStatus) -> BalancerStatus:

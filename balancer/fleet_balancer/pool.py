@@ -25,6 +25,7 @@ from fleet_balancer.outcome import Outcome as Outcome
 from fleet_balancer.pick import Picker, picker_for
 from fleet_balancer.pick.report import take_report
 from fleet_balancer.rank import Ticket as Ticket
+from fleet_balancer.traffic import Traffic
 from fleet_wire.balancer import Figure, PoolConfig, PoolStatus
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
@@ -81,7 +82,8 @@ class Pool:
         self._left = 0
         self._histogram = LatencyHistogram()
         self._latencies: list[float] = []
-        self._servers: list[Member] = []
+        self._answered: list[Claim] = []
+        self._traffic = Traffic()
         self.budget = Budget()
         self.hedge = Hedge()
         self.ejector = Ejector(config.ejection)
@@ -90,6 +92,7 @@ class Pool:
     def configure(self, config: PoolConfig) -> None:
         """Take over a new configuration; counters and waiting requests stay."""
         self.config = config
+        self._traffic.configure(m.name for m in config.models)
         self.asking = asking_for(config)
         self.ejector.configure(config.ejection)
         self.needs = {m.name: m.device_memory_bytes for m in config.models if m.device_memory_bytes}
@@ -199,15 +202,19 @@ class Pool:
         if outcome == "completed":
             self.completed += 1
             self._latencies.append(latency_ms)
-            self._servers.append(member)
+            self._answered.append(claim)
             if member.breaker is not None and (moved := self.ejector.succeeded(member, now)):
                 self._move(moved, now)
         elif outcome == "rejected":
             self.completed += 1
             self._latencies.append(latency_ms)
-            self._servers.append(member)
+            self._answered.append(claim)
         elif outcome in ("error", "busy", "excused", "resent"):
-            self.errors += outcome != "resent"
+            if outcome == "resent":
+                self._traffic.again += 1
+            else:
+                self.errors += 1
+                self._traffic.failed(claim.model)
             member.errors += 1
             if moved := self.ejector.failed(member, outcome, now):
                 self._move(moved, now)
@@ -217,6 +224,9 @@ class Pool:
             self.abandoned += 1
         elif outcome == "spare":
             self.in_flight += 1
+            self._traffic.second += 1
+        elif outcome == "retry":
+            self._traffic.again += 1
 
     def wait(self, ticket: Ticket, now: float = 0.0) -> list[Served]:
         """Queue a request; who has to give up its place for it.
@@ -286,9 +296,11 @@ class Pool:
         if self.config.hedge:
             self.hedge.learn(self._latencies)
         if self.ejector.watches_latency:
-            self.ejector.learn(self._servers, self._latencies)
+            self.ejector.learn([claim.member for claim in self._answered], self._latencies)
+        if self._answered:
+            self._traffic.completed((claim.model for claim in self._answered), self._latencies)
         self._latencies.clear()
-        self._servers.clear()
+        self._answered.clear()
         return self._histogram
 
     def advance(self, now: float) -> bool:
@@ -313,8 +325,9 @@ class Pool:
         )
 
     def figures(self) -> list[Figure]:
-        """How tenants and priorities fare, and how often hosts are taken out."""
-        return [*self._lobby.rows(), *self.ejector.figures(self.name)]
+        """How tenants, priorities and models fare, and how often hosts are taken out."""
+        rows = (self._lobby.rows(), self.ejector.figures(self.name), self._traffic.rows(self.name))
+        return [row for some in rows for row in some]
 
     def __repr__(self) -> str:
         hosts = f"{sum(m.usable for m in self.members)}/{len(self.members)} hosts"

@@ -31,6 +31,7 @@ Document = TypeVar("Document", bound=BaseModel)
 
 MAX_BODY = 16 * 1024 * 1024
 TIMEOUT_S = 10.0
+STOP_S = 1.0
 _ONE = re.compile(rb"/backends/([^/?]+)/(drain|undrain|weight)")
 _PATHS = (b"/status", b"/metrics", b"/backends", b"/healthz", b"/admin/reload")
 
@@ -58,33 +59,38 @@ class AdminServer:
         self.token = token
         self._desk = desk
         self._servers: list[asyncio.Server] = []
+        self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, sockets: Sequence[socket]) -> None:
         """Answer who connects to `sockets`."""
         for one in sockets:
             self._servers.append(await asyncio.start_server(self._serve, sock=one, limit=64 * 1024))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
+        """Accept nothing new; answers under way get a moment."""
         for server in self._servers:
             server.close()
+        if self._open:
+            await asyncio.wait(self._open, timeout=STOP_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        id_line = b""
+        task = asyncio.current_task()
+        if task is not None:
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(TIMEOUT_S) as limit:
                 try:
                     head, body = await _read_request(reader, writer)
                     if head is None:
                         return
                     id_line = b"x-request-id: %b\r\n" % head.request_id if head.request_id else b""
-                    content_type, reply = await self._answer(head, body)
-                    writer.write(
-                        b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-                        % (content_type, len(reply))
-                        + (b"" if head.method == b"HEAD" else reply)
-                    )
+                    # What is asked may take its time: a new process has to come up first.
+                    limit.reschedule(None)
+                    writer.write(await self._reply(head, body, id_line))
                 except Refusal as refusal:
-                    writer.write(refusal_bytes(refusal, id_line, close=True))
+                    writer.write(refusal_bytes(refusal, b"", close=True))
+                limit.reschedule(asyncio.get_running_loop().time() + TIMEOUT_S)
                 await writer.drain()
                 writer.write_eof()
                 # What a refused client still sends is read away: closing on unread input would reset the connection.
@@ -94,6 +100,16 @@ class AdminServer:
             pass  # the client left or stalled; there is nobody to tell
         finally:
             writer.close()
+
+    async def _reply(self, head: RequestHead, body: bytes, id_line: bytes) -> bytes:
+        try:
+            content_type, reply = await self._answer(head, body)
+        except Refusal as refusal:
+            return refusal_bytes(refusal, id_line, close=True)
+        return (
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            % (content_type, len(reply))
+        ) + (b"" if head.method == b"HEAD" else reply)
 
     async def _answer(self, head: RequestHead, body: bytes) -> tuple[bytes, bytes]:
         """Content type and body of the 200. Raises Refusal."""

@@ -14,46 +14,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fleet_balancer.ejection import EjectedHost
+from fleet_balancer.condition import Condition as Condition
 from fleet_balancer.roster import Roster
 
 log = logging.getLogger(__name__)
-
-
-class SavedEjection(BaseModel):
-    """EjectedHost, as it is written."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    address: str
-    state: Literal["closed", "open", "half_open"]
-    left_s: float
-    times: int
-    reason: str
-
-    @classmethod
-    def of(cls, host: EjectedHost) -> SavedEjection:
-        return cls(**host)
-
-    def host(self) -> EjectedHost:
-        return EjectedHost(
-            name=self.name,
-            address=self.address,
-            state=self.state,
-            left_s=self.left_s,
-            times=self.times,
-            reason=self.reason,
-        )
-
-
-class Condition(BaseModel):
-    """How the hosts are: the keys (see host_key) of those that are healthy, and each pool's ejections."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    healthy: list[str] = []
-    ejections: dict[str, list[SavedEjection]] = {}
 
 
 class SavedState(BaseModel):

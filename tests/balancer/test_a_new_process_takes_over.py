@@ -62,7 +62,7 @@ async def test_the_old_process_finishes_what_it_has_and_the_new_one_knows_of_it(
     wait_until(lambda: all(b["healthy"] for b in front.status()["backends"]))
     client, idle = await http.open(front.port), await http.open(front.port)
     await idle.ask("GET", "/x")
-    client.send("GET", "/slow/1500")
+    client.send("GET", "/slow/4000")
     await asyncio.to_thread(wait_until, lambda: front.status()["pools"][0]["in_flight"] == 1)
     busy = next(b["name"] for b in front.status()["backends"] if b["in_flight"])
     await asyncio.to_thread(reload, front)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import socket
 import subprocess
 import sys
@@ -17,9 +18,11 @@ import time
 from collections.abc import Iterable, Sequence
 
 from fleet_balancer.channel import Caller, ChannelClosed, Message
-from fleet_balancer.merge import last_words, merge
+from fleet_balancer.condition import Condition
+from fleet_balancer.front import Front
+from fleet_balancer.health import HealthRule
+from fleet_balancer.merge import agreed, last_words, merge
 from fleet_balancer.options import Options, UsageError
-from fleet_balancer.statefile import Condition
 from fleet_balancer.station import host_key
 from fleet_balancer.workers.counts import SharedCounts, SlotTable
 from fleet_wire.balancer import BackendList, BalancerStatus
@@ -35,13 +38,14 @@ LOOK_S = 5.0
 
 
 class Hand:
-    """One worker's process. `known`: what it said of itself last."""
+    """One worker's process. `known`: what it said of itself last. `serves`: it has begun, with the present list."""
 
     def __init__(self, number: int, process: subprocess.Popen[bytes], caller: Caller) -> None:
         self.number = number
         self.process = process
         self.caller = caller
         self.known: BalancerStatus | None = None
+        self.serves = False
         self.begun = time.monotonic()
 
     async def status(self) -> BalancerStatus | None:
@@ -72,29 +76,19 @@ class Crew:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def replace(self, backends: BackendList, *, lenient: bool) -> None:
-        """Every worker has `backends` when this returns.
+        """Every worker that serves has `backends` when this returns; one that is just starting begins with it.
 
-        Raises Refusal where it contradicts itself; none has it then.
+        Raises Refusal where it contradicts itself; then nobody was told of it.
         """
-        before = self._hosts
-        hosts = [host_key(b.name, b.address) for b in backends.backends]
+        Front(random.Random(), HealthRule(), 0.0).swap(backends, 0.0)  # a trial
         try:
-            self._slots.assign(hosts)
+            self._slots.assign(host_key(b.name, b.address) for b in backends.backends)
         except ValueError as error:
             raise Refusal("bad_request", str(error)) from None
         document = json.loads(backends.model_dump_json(by_alias=True))
         self._hosts = {"backends": document, "lenient": lenient, "slots": dict(self._slots.slots)}
-        for position, hand in enumerate(list(self._hands.values())):
-            try:
-                await hand.caller.ask("replace", self._hosts)
-            except ChannelClosed:
-                continue  # it is started again, with this list
-            except Refusal:
-                if position == 0:
-                    self._hosts = before
-                    self._slots.slots = dict(before["slots"]) if before else {}
-                    raise
-                log.error("worker %d refused a list that another one took", hand.number)
+        serving = [hand for hand in self._hands.values() if hand.serves]
+        await asyncio.gather(*(self._tell(hand) for hand in serving))
 
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         self._sockets = list(sockets)
@@ -136,13 +130,15 @@ class Crew:
         return merge(serving)
 
     async def condition(self) -> Condition:
-        """The first worker's that answers: they agree, but for moments."""
+        """Healthy is who is so for every worker, ejected who is so for any."""
+        told: list[Condition] = []
         for hand in list(self._hands.values()):
             try:
-                self._condition = Condition.model_validate(await hand.caller.ask("condition", patience_s=2.0))
+                told.append(Condition.model_validate(await hand.caller.ask("condition", patience_s=2.0)))
             except (ChannelClosed, Refusal):
-                continue
-            break
+                continue  # it is just starting, or ends: the others know
+        if told:
+            self._condition = agreed(told)
         return self._condition
 
     async def in_flight(self) -> dict[str, int]:
@@ -178,6 +174,15 @@ class Crew:
 
     # One worker.
 
+    async def _tell(self, hand: Hand) -> None:
+        """Have a worker that serves take the present list over."""
+        try:
+            await hand.caller.ask("replace", self._hosts)
+        except ChannelClosed:
+            pass  # it is gone, or will be killed for its silence: the next one begins with this list
+        except Refusal as refusal:
+            log.error("worker %d refuses a list that passed the trial: %s", hand.number, refusal.message)
+
     async def _employ(self, number: int) -> None:
         """Start a worker and wait until it serves. Raises ChannelClosed, Refusal."""
         ours, its = socket.socketpair()
@@ -185,12 +190,17 @@ class Crew:
             process = self._spawn(number, its)
         hand = Hand(number, process, await Caller.over(ours))
         self._hands[number] = hand
+        told = self._hosts
         start = {
             "options": json.loads(self._options.model_dump_json(by_alias=True)),
-            "hosts": self._hosts,
+            "hosts": told,
             "condition": self._condition.model_dump(mode="json"),
         }
         await hand.caller.ask("start", start, patience_s=30.0)
+        while told is not self._hosts:  # there was another list meanwhile
+            told = self._hosts
+            await self._tell(hand)
+        hand.serves = True
 
     def _spawn(self, number: int, its: socket.socket) -> subprocess.Popen[bytes]:
         sockets = [s.fileno() for s in self._sockets[number :: self._size]]

@@ -19,8 +19,8 @@ from pydantic import BaseModel
 
 from fleet_balancer.access_log import AccessLogError
 from fleet_balancer.channel import Message, Respondent
+from fleet_balancer.condition import Condition
 from fleet_balancer.options import Options
-from fleet_balancer.statefile import Condition
 from fleet_balancer.station import Station, host_key
 from fleet_balancer.tls import TlsError
 from fleet_balancer.workers.counts import Crowd, SharedCounts

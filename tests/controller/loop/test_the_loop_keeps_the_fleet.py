@@ -137,13 +137,13 @@ def test_a_killed_and_a_hung_balancer_are_started_again_and_serve(fleet: MakeFle
         os.kill(was, number)
         one.until(lambda was=was: one.balancer.ready().get("pid", was) != was, "another balancer")
         one.until(lambda: served(one), "it serves")
+    # Killed: the watch is there at once. Hung: the loop stops it, and then either of the two starts it again.
     reasons = [e.reason for e in one.events("balancer")]
-    assert reasons == [
-        "the balancer was started",
-        "the balancer was started",
-        "the balancer did not answer for 2 s and was stopped",
-        "the balancer was started",
-    ]
+    starts = [r for r in reasons if "was started" in r]
+    assert starts[0] == "the balancer was started"
+    assert starts[1].startswith("the balancer ended, and was started again in")
+    assert len(starts) == 3
+    assert reasons.count("the balancer did not answer for 2 s and was stopped") == 1
     assert one.count("ready") == 1
     assert len(one.starts()) == 1
 
