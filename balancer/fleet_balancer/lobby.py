@@ -81,7 +81,7 @@ class Lobby:
             then = "which is as many as may, and another tenant had less than its share"
         return out, self._turned_away(out, lane_out, now, then, out.tenant != ticket.tenant)
 
-    def too_late(self, ticket: Ticket) -> Refusal:
+    def too_late(self, ticket: Ticket, now: float) -> Refusal:
         """Refuse a request whose time is up."""
         self.figures.refused(ticket)
         name = self.config.name
@@ -93,7 +93,8 @@ class Lobby:
             why = f"the hosts of pool {name} have as many requests as they may (max_in_flight)"
         else:
             why = f"no host of pool {name} could be reached"
-        return Refusal("unavailable", f"{why}, and none came in time", self.retry_after_s())
+        wait_s = self._wait_s(ticket, self._lane(ticket.model, ticket.ask), now)
+        return Refusal("unavailable", f"{why}, and none came in time", self.retry_after_s(wait_s))
 
     def retry_after_s(self, wait_s: float | None = None) -> float:
         """When to come back. `wait_s`: the predicted wait; None: not known."""

@@ -251,9 +251,7 @@ class Pool:
 
     def freed(self, member: Member, now: float) -> list[Served]:
         """`member` has just given back a claim: who takes its place. To be called while there is anybody waiting."""
-        if not member.usable or member.full:
-            return []
-        return self._serve(now, 1)
+        return [] if member.full else self._serve(now, 1)
 
     def serve_waiting(self, now: float) -> list[Served]:
         """Who stops waiting now: those for whom there is a host, and those past their deadline."""
@@ -266,7 +264,7 @@ class Pool:
         served: list[Served] = []
         for late in queue.expired(now):
             self.refused += 1
-            served.append((late, lobby.too_late(late)))
+            served.append((late, lobby.too_late(late, now)))
         stuck: set[Hashable] = set()
         while most and (ticket := queue.next(stuck)) is not None:
             claim = self.claim(ticket.model, now, (), ticket.ask, waited=True)

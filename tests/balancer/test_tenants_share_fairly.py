@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SECONDS = 2.5
+SECONDS = 2.0
 CAP = 4
 
 

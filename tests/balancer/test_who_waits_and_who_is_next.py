@@ -313,6 +313,7 @@ def test_the_youngest_gives_way_whatever_its_model() -> None:
         assert ticket is tickets[expected]
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from("aaabcd"), st.integers(0, 9), st.booleans()), max_size=120),
     st.integers(1, 12),
