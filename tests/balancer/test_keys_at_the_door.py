@@ -29,7 +29,11 @@ class Door:
         file = folder / "config.json"
         ports = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
         file.write_text(json.dumps({**ports, "access_log": {"path": str(self.log)}, **config}))
-        self.balancer = start("--config", str(file))
+        self._start = lambda: start("--config", str(file))
+        self.restart()
+
+    def restart(self) -> None:
+        self.balancer = self._start()
         self.client = http.client.HTTPConnection("127.0.0.1", self.balancer.port, timeout=10)
 
     def put(self, origin: Any, keys: list[dict[str, Any]] | None, **host: Any) -> None:
@@ -188,3 +192,29 @@ def test_keys_that_contradict_each_other_change_nothing(door: Door, host: Any) -
     code, body = door.balancer.ask("PUT", "/backends", twice)
     assert (code, b"listed twice" in body) == (400, True)
     assert door.ask(bearer(KEY))[0] == 200
+
+
+def test_several_workers_share_a_rate_and_a_log(balancer: Start, host: Any, tmp_path: Path) -> None:
+    door = Door(balancer, tmp_path, workers=2)
+    door.put(host, [key("alice", KEY, rate_per_s=0.01, burst=7)])
+    codes = []
+    for _ in range(20):  # a new connection each: the kernel deals them out to the workers
+        codes.append(door.ask(bearer(KEY))[0])
+        door.client.close()
+    assert codes.count(200) == 7 and set(codes) == {200, 429}
+    assert sorted(line["status"] for line in door.logged(20)) == [200] * 7 + [429] * 13
+
+
+def test_a_balancer_that_was_killed_comes_back_with_its_keys(
+    balancer: Start, host: Any, tmp_path: Path
+) -> None:
+    door = Door(balancer, tmp_path, keys_required=True, state_file=str(tmp_path / "state.json"))
+    door.put(host, [key("alice", KEY)])
+    assert door.ask(bearer(KEY))[0] == 200
+    door.client.close()
+    door.balancer.process.kill()
+    door.balancer.process.wait()
+    door.restart()
+    assert [door.ask({})[0], door.ask(bearer(OTHER))[0], door.ask(bearer(KEY))[0]] == [401, 401, 200]
+    door.client.close()
+    assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
