@@ -77,6 +77,7 @@ class Member:
         "draining",
         "draw_at",
         "due",
+        "each_s",
         "ejected",
         "elsewhere",
         "errors",
@@ -96,9 +97,11 @@ class Member:
         "placed",
         "pool",
         "port",
+        "progress_at",
         "ramp",
         "report",
         "requests",
+        "round_s",
         "row",
         "score",
         "seen",
@@ -108,6 +111,7 @@ class Member:
         "slot",
         "spec",
         "speed",
+        "stuck",
         "trial",
         "turn",
         "watcher",
@@ -149,6 +153,7 @@ class Member:
         self.speed = 1.0
         self.lag = self.lag_step = 0.0
         self.seen = 0
+        self.progress_at = self.round_s = self.each_s = self.stuck = 0.0
         self.pace = 0.0
         self.cost_ms = self.cost_at = 0.0
         self.update(spec)

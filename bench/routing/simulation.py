@@ -2,9 +2,9 @@
 
 Nine hosts: three of speed 1, 2 and 4. Requests come as a Poisson stream, their sizes are heavy-tailed (bounded
 Pareto). A fifth of them is for one of two large models, which take 3 GiB each where they are first used; one of the
-fastest hosts has 2 GiB free and can hold neither, the others 5 GiB and can hold one of the two. Hosts report their
-memory once a second, a report is half a second old when it arrives. A large model that meets too little memory is an
-out-of-memory placement; the request fails at once.
+fastest hosts has 4 GiB free and can hold only one of the two, the others 8 GiB. Hosts report their memory once a
+second, a report is half a second old when it arrives. A large model that meets too little memory is an out-of-memory
+placement; the request fails at once.
 """
 
 from __future__ import annotations

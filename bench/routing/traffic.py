@@ -27,7 +27,7 @@ class Request:
 
 def used_at_first(host: int) -> int:
     """Bytes of its memory that a host has in use before any large model."""
-    return TOTAL - (2 if host == SHORT else 5) * GIB
+    return TOTAL - (4 if host == SHORT else 8) * GIB
 
 
 def requests(load: float, seconds: float, seed: int) -> Iterator[Request]:

@@ -167,8 +167,9 @@ def test_after_any_changes_the_pick_is_the_minimum_that_looking_at_all_hosts_fin
         else:
             picker.observed(member, None, 50.0 * (n + 1), 1, now)
         member.changed()
-        best = min(members, key=lambda m: (picker.score(m), m.turn))
-        assert picker.pick(None, now) is best
+        # After the pick, for it is then that a host is found to be stuck.
+        chosen = picker.pick(None, now)
+        assert chosen is min(members, key=lambda m: (picker.score(m), m.turn))
 
 
 @pytest.mark.parametrize("routing", ["least_connections", "gpu_memory", "round_robin", "weighted"])
@@ -211,6 +212,25 @@ def test_least_connections_learns_which_hosts_are_fast_and_leaves_equal_ones_alo
         claim = placed(even, None, float(i))
         even.settle(claim, "completed", 1.0, i + rng.uniform(0.9, 1.1))
     assert [m.speed for m in even.members] == [1.0, 1.0]
+
+
+def test_a_host_that_answers_nothing_for_long_counts_as_deeper_until_it_does() -> None:
+    pool = pool_of("least_connections", member_of("stuck"), member_of("free"))
+    stuck, free = pool.members
+    now = 0.0
+    for _ in range(20):
+        for claim in [placed(pool, None, now), placed(pool, None, now)]:
+            pool.settle(claim, "completed", 100.0, now + 0.1)
+        now += 0.2
+    one, two = placed(pool, None, now), placed(pool, None, now)
+    held, other = (one, two) if one.member is stuck else (two, one)
+    pool.settle(other, "completed", 100.0, now + 0.1)
+    # Half a second without an answer where 0.1 s is usual: worth several requests.
+    claims = [placed(pool, None, now + 0.5) for _ in range(3)]
+    assert {c.member for c in claims} == {free}
+    assert stuck.in_flight == 1
+    pool.settle(held, "completed", 100.0, now + 0.6)
+    assert placed(pool, None, now + 0.6).member is stuck
 
 
 def test_response_time_avoids_a_host_that_became_slow_and_tries_it_again() -> None:

@@ -101,6 +101,7 @@ class Picker(Watcher):
         member.speed = member.ramp = 1.0
         member.lag = member.lag_step = 0.0
         member.seen = 0
+        member.progress_at = member.round_s = member.each_s = member.stuck = 0.0
 
     def heed(self, health: bool) -> None:
         """Whether only healthy members may be picked; draining ones never are, nor those that never were healthy."""
