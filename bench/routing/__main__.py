@@ -27,6 +27,7 @@ POLICIES: tuple[Routing, ...] = tuple(r for r in get_args(Routing) if r != "cons
 DEFAULT: Routing = "least_connections"
 BLIND = "round_robin blind"
 PEER = "round_robin"
+PARTS = ("simulated", "real", "pick")
 UNITS = {"p50": "ms", "p99": "ms", "throughput": "req/s", "oom": "placements", "failed": "requests"}
 
 Row = dict[str, Any]
@@ -34,10 +35,12 @@ Row = dict[str, Any]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=("simulated", "real", "pick"), help="one of the three parts")
+    parser.add_argument(
+        "--only", choices=PARTS, help="one of the three parts; the rows of the others stay as they are"
+    )
     only = parser.parse_args().only
     quick = os.environ.get("QUICK", "") not in ("", "0")
-    rows: list[Row] = []
+    rows = [row for row in before() if only and not row["case"].startswith(only)]
     if only in (None, "simulated"):
         rows += simulated(quick)
     if only in (None, "real"):
@@ -48,10 +51,19 @@ def main() -> int:
         )
         pick_cost.show(costs)
         rows += picks(costs)
-    if only is None:
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.write_text(json.dumps({"rows": rows, "quick": quick}, indent=1) + "\n", encoding="utf-8")
+    rows.sort(key=lambda row: [row["case"].startswith(part) for part in PARTS], reverse=True)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps({"rows": rows, "quick": quick}, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def before() -> list[Row]:
+    """The rows of the last run."""
+    try:
+        rows: list[Row] = json.loads(OUT.read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return rows
 
 
 def simulated(quick: bool) -> list[Row]:

@@ -76,31 +76,26 @@ class ConsistentHash(LeastConnections):
     def split(self, shelves: list[Shelf[Member]]) -> tuple[Shelves, Shelves]:
         return tuple(shelves), ()
 
-    def seat(self, member: Member, shelf: Shelf[Member]) -> None:
-        super().seat(member, shelf)
-        if member.draw_at is not None:
-            self._loads[member.draw_at] = member.load / member.weight
-
-    def unseat(self, member: Member, shelf: Shelf[Member]) -> None:
-        super().unseat(member, shelf)
-        if member.draw_at is not None:
-            self._loads[member.draw_at] = inf
-
     def touch(self, member: Member) -> None:
         super().touch(member)
         shelf = member.shelf
-        if shelf is not None:
-            shelf.load += member.load - member.counted
-            member.counted = member.load
-            if member.pace != member.weight:
-                shelf.weight += member.weight - member.pace
-                member.pace = member.weight
+        if shelf is None or member.draw_at is None:
+            return
+        load, weight = member.load, member.weight
+        shelf.load += load - member.counted
+        member.counted = load
+        if member.pace != weight:
+            shelf.weight += weight - member.pace
+            member.pace = weight
+        self._loads[member.draw_at] = inf if member.bucket is None else load / weight
 
     def leave(self, member: Member) -> None:
         shelf = member.shelf
         if shelf is not None:
             shelf.load -= member.counted
             shelf.weight -= member.pace
+            if member.draw_at is not None:
+                self._loads[member.draw_at] = inf
         member.counted = 0
         member.pace = 0.0
         super().leave(member)
@@ -128,7 +123,7 @@ class ConsistentHash(LeastConnections):
             # Whole requests: the bound is rounded up, so that there is always somebody below it.
             if loads[owner] < each:
                 member = self._members[owner]
-                if member.shelf in shelves:
+                if member.bucket is not None and member.shelf in shelves:
                     return member
             at += 1
         return super().best(shelves, ask)
