@@ -97,11 +97,12 @@ class Doorkeeper:
     def _configure(self, now: float) -> None:
         """Have a running balancer read its configuration again where fleet.yaml says something else by now."""
         wanted = doorconfig.config(self._spec, self._folder)
-        changed = doorconfig.differences(doorconfig.read(self._folder), wanted)
-        too_late = [name for name in changed if name in doorconfig.FIXED]
+        known = doorconfig.read(self._folder)
+        changed = doorconfig.differences(known, wanted)
+        too_late = [name for name in changed if name in doorconfig.FIXED] if known is not None else []
         if too_late and too_late != self._too_late:
             names = " and ".join(f"balancer.{name}" for name in too_late)
-            text = f"{names} changed, and stays as it was until `fleetctl down` and `fleetctl up`"
+            text = f"a change of {names} waits for the next start: `fleetctl down`, then `fleetctl up`"
             self._journal.record(now, "balancer", text)
         self._too_late = too_late
         if not changed or too_late:
@@ -111,16 +112,23 @@ class Doorkeeper:
             text = f"the balancer reads its configuration again: {', '.join(changed)} changed"
             self._journal.record(now, "balancer", text)
 
-    def tell(self, wanted: BackendList, status: BalancerStatus | None) -> None:
-        """Give it the backends, unless this very process has them already. Not asked twice while it is silent."""
+    def tell(self, wanted: BackendList, status: BalancerStatus | None) -> bool:
+        """Give it the backends, unless this very process has them already; whether it has them now.
+
+        Not asked twice while it is silent.
+        """
         started_at = status.started_at if status else 0.0
-        if self._sent == (wanted, started_at) or self._silent_since is not None:
-            return
+        if self._sent == (wanted, started_at) and self._silent_since is None:
+            return True
+        if self._silent_since is not None:
+            return False
         try:
             self.door.put(wanted)
             self._sent, self._refused = (wanted, started_at), ""
+            return True
         except FrontDoorError as error:
             self._sent = None
             if str(error) != self._refused:  # once, not at every tick
                 self._refused = str(error)
                 self._journal.record(time.time(), "balancer", f"the hosts could not be told to it: {error}")
+            return False

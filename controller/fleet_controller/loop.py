@@ -205,8 +205,11 @@ class Loop:
 
     # tell
 
-    def _publish(self, now: float) -> None:
-        """Give the balancer the backends as they are now, and the operator the picture."""
+    def _publish(self, now: float) -> bool:
+        """Give the balancer the backends as they are now, and the operator the picture.
+
+        False where the balancer could not be told.
+        """
         records = self._journal.hosts()
         seen = self._observation.hosts if self._observation else {}
         wanted = backends(
@@ -217,7 +220,7 @@ class Loop:
             self._journal.api_keys(),
             {name: report.status for name, report in seen.items() if report.status is not None},
         )
-        self._doorkeeper.tell(wanted, self._observation.balancer if self._observation else None)
+        told = self._doorkeeper.tell(wanted, self._observation.balancer if self._observation else None)
         picture = Picture(
             self._spec,
             self._goal(),
@@ -228,6 +231,7 @@ class Loop:
             self._latencies,
         )
         self._journal.write_status(picture.draw(now))
+        return told
 
     def _agent_address(self, record: HostRecord) -> str:
         target = self._site.target(record)
@@ -245,8 +249,9 @@ class Loop:
                 if request.kind == "up":
                     self._adopt(self._file.load(), now)
                 answer = requests.apply(request, self._spec, self._journal, now)
-                if request.kind == "keys":
-                    self._publish(now)  # a key that was revoked is refused once the operator is told so
+                # A key that was revoked is refused once the operator is told so.
+                if request.kind == "keys" and not self._publish(now):
+                    answer += "; the balancer does not answer now, and is told once it does"
                 self._journal.reply(request, now, True, answer)
             except (requests.Refused, SpecError, HostFailure) as refusal:
                 self._journal.reply(request, now, False, str(refusal))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet_controller.journal import Busy, Journal, JournalError, PoolRecord
+from fleet_controller.journal import Busy, Journal, JournalError, KeyExists, KeyRecord, PoolRecord
 from fleet_controller.lifecycle import GOING_DOWN, NEXT, STARTING_UP, HostState, IllegalMove, check_move
 
 S = HostState
@@ -225,6 +226,35 @@ def test_a_store_of_a_newer_fleetctl_is_refused(journal: Journal, url: str) -> N
     with pytest.raises(JournalError, match=r"newer fleetctl.*9999.*upgrade fleetctl") as refusal:
         Journal.open(url)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_store_of_an_older_fleetctl_is_brought_up_and_keeps_what_it_held(
+    journal: Journal, url: str
+) -> None:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("DROP TABLE api_keys")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+    again = Journal.open(url)
+    assert sorted(again.hosts()) == ["a", "b", "c"]
+    again.add_key(KeyRecord("alice", "ab" * 32, 1.0))
+    assert again.api_keys() == [KeyRecord("alice", "ab" * 32, 1.0)]
+    again.close()
+
+
+def test_a_key_is_there_once_until_it_is_revoked(journal: Journal) -> None:
+    key = KeyRecord("alice", "ab" * 32, 5.0, 10.0, 20, 2.5, ("one", "two"))
+    journal.add_key(key)
+    for twin in (key, replace(key, sha256="cd" * 32), replace(key, name="bob")):
+        with pytest.raises(KeyExists):
+            journal.add_key(twin)
+    assert journal.api_keys() == [key]
+    assert journal.revoke_key("alice", 6.0) and not journal.revoke_key("alice", 7.0)
+    assert journal.api_keys() == []
+    assert [(e.at, e.kind, e.reason) for e in journal.events()][-2:] == [
+        (5.0, "key", "API key alice was created"),
+        (6.0, "key", "API key alice was revoked"),
+    ]
 
 
 PLACES = {
