@@ -32,6 +32,7 @@ from fleet_balancer.statefile import SavedState, StateKeeper, read_state
 from fleet_balancer.station import Station
 from fleet_balancer.tls import TlsError
 from fleet_balancer.workers.crew import Crew
+from fleet_balancer.workers.nursery import Nursery
 from fleet_wire.refusal import Refusal
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,14 @@ _FIXED = ("listen", "admin", "engine", "workers", "state_file", "keys_required")
 
 
 class Balancer:
-    """`reread` makes the options anew from the same command line; it raises UsageError."""
+    """`reread` makes the options anew from the same command line; it raises UsageError. `nursery`: for workers."""
 
-    def __init__(self, options: Options, reread: Callable[[], Options]) -> None:
+    def __init__(
+        self, options: Options, reread: Callable[[], Options], nursery: Nursery | None = None
+    ) -> None:
         self._options = options
         self._reread = reread
+        self._nursery = nursery
         self._stop = asyncio.Event()
         self._successor: Successor | None = None
         self._reloading = False
@@ -66,7 +70,7 @@ class Balancer:
         heir = Heir.from_environment()
         try:
             listener = _listener(heir, "listen", options.config.listen, options.listen)
-            if options.config.workers > 1 and options.config.engine == "builtin":
+            if self._nursery is not None:
                 listener = widened(listener, options.config.workers)
             at_admin = _listener(heir, "admin", options.config.admin, options.admin)
         except OSError as error:
@@ -76,7 +80,7 @@ class Balancer:
         inheritance = await self._inherit()
         state = inheritance.state
         try:
-            self._plane = _plane(options)
+            self._plane = _plane(options, self._nursery)
             lenient = state.roster.lenient
             await self._plane.replace(state.roster.effective(), lenient=lenient)
             await self._plane.restore(state.condition)
@@ -174,6 +178,9 @@ class Balancer:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._hear_hangup()))
         loop.add_signal_handler(signal.SIGUSR2, lambda: self._begin(self._hand_over()))
+        if self._nursery is not None:
+            # Nothing comes from there unasked but its end: then a new process has to make the workers.
+            loop.add_reader(self._nursery.end.fileno(), self._nursery_lost)
 
     # Serving.
 
@@ -196,6 +203,12 @@ class Balancer:
         self._options = options
         self._server.token = token
         log.info("the options were read again")
+
+    def _nursery_lost(self) -> None:
+        if self._nursery is not None:
+            asyncio.get_running_loop().remove_reader(self._nursery.end.fileno())
+            log.error("the process that starts workers is gone")
+            self._begin(self._hand_over())
 
     async def _hand_over(self) -> None:
         try:
@@ -262,11 +275,11 @@ class Balancer:
         return 0 if finished or handed_over else 1
 
 
-def _plane(options: Options) -> Station | Crew | HaproxyStation:
+def _plane(options: Options, nursery: Nursery | None) -> Station | Crew | HaproxyStation:
     """Who serves. HAProxy shares the work among threads of its own."""
     if options.config.engine == "haproxy":
         return HaproxyStation(options)
-    return Crew(options) if options.config.workers > 1 else Station(options)
+    return Station(options) if nursery is None else Crew(options, nursery)
 
 
 def _listener(heir: Heir | None, name: str, text: str, address: tuple[str, int]) -> Listener:

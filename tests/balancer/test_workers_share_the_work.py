@@ -12,9 +12,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 
-def workers_of(front: Any) -> list[int]:
-    text = Path(f"/proc/{front.pid}/task/{front.pid}/children").read_text(encoding="ascii")
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [int(word) for word in text.split()]
+
+
+def workers_of(front: Any) -> list[int]:
+    (nursery,) = children(front.pid)
+    return children(nursery)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +122,21 @@ async def test_a_killed_worker_is_replaced_and_its_requests_are_counted_as_broke
     assert changed == {"arrivals": 16, "completed": served + 16, "errors": broken, "in_flight": -16}
 
 
+async def test_a_new_process_takes_over_where_no_worker_could_be_made_any_more(
+    origin: Any, balancer: Any, load: Any, wait_until: Any
+) -> None:
+    host = origin("a")
+    front = balancer("--backends", host.address, "--workers", "2", "--grace", "3")
+    await asyncio.to_thread(wait_until, lambda: front.backend(host.address)["healthy"])
+    async with load(front.port, "/x", 8, 0.01) as tally:
+        (nursery,) = children(front.pid)
+        os.kill(nursery, signal.SIGKILL)
+        await asyncio.to_thread(wait_until, lambda: front.pid != front.process.pid)
+        await asyncio.sleep(0.1)
+    assert tally.failed == 0 and tally.replies
+    assert await asyncio.to_thread(front.process.wait, 10) == 0
+
+
 async def test_a_list_reaches_every_worker_before_it_is_answered(
     origin: Any, balancer: Any, http: Any, load: Any, wait_until: Any
 ) -> None:
@@ -169,7 +189,7 @@ async def test_requests_under_way_are_finished_when_the_supervisor_is_killed(
     pair: Any, http: Any, wait_until: Any
 ) -> None:
     hosts, front = pair
-    workers = workers_of(front)
+    workers = [*workers_of(front), *children(front.pid)]
     clients = await spread(http, front, 6)
     sent = sum(begun(hosts)) + 6
     for client in clients:

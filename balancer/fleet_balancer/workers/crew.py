@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import random
+import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 
@@ -25,6 +25,7 @@ from fleet_balancer.merge import agreed, last_words, merge
 from fleet_balancer.options import Options, UsageError
 from fleet_balancer.station import host_key
 from fleet_balancer.workers.counts import SharedCounts, SlotTable
+from fleet_balancer.workers.nursery import Nursery
 from fleet_wire.balancer import BackendList, BalancerStatus
 from fleet_wire.refusal import Refusal
 
@@ -38,15 +39,24 @@ LOOK_S = 5.0
 
 
 class Hand:
-    """One worker's process. `known`: what it said of itself last. `serves`: it has begun, with the present list."""
+    """One worker's process. `known`: what it said of itself last. `serves`: it has begun, with the present list.
 
-    def __init__(self, number: int, process: subprocess.Popen[bytes], caller: Caller) -> None:
+    `finished`: it ended with nothing cut off.
+    """
+
+    def __init__(self, number: int, pid: int, caller: Caller) -> None:
         self.number = number
-        self.process = process
+        self.pid = pid
         self.caller = caller
         self.known: BalancerStatus | None = None
         self.serves = False
+        self.finished = False
         self.begun = time.monotonic()
+
+    def kill(self) -> None:
+        """For one that hangs. One that has closed the channel is ending, and its pid may be another process's soon."""
+        if not self.caller.closed.is_set():
+            os.kill(self.pid, signal.SIGKILL)
 
     async def status(self) -> BalancerStatus | None:
         """Its counts; the last ones where it is silent or gone. None: it never served."""
@@ -61,8 +71,9 @@ class Hand:
 class Crew:
     """Serves with `options.config.workers` processes. Raises UsageError where they can't begin."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, nursery: Nursery) -> None:
         self._options = options
+        self._nursery = nursery
         self._size = options.config.workers
         self._counts = SharedCounts(self._size + 1)
         self._past = self._counts.row(self._size)
@@ -97,8 +108,7 @@ class Crew:
             await asyncio.gather(*(self._employ(number) for number in range(self._size)))
         except (ChannelClosed, Refusal) as error:
             for hand in self._hands.values():
-                hand.process.kill()
-                hand.process.wait()
+                hand.kill()
             reason = error.message if isinstance(error, Refusal) else str(error)
             raise UsageError(f"a worker could not begin: {reason}") from None
         self._tasks = [loop.create_task(self._mind(number)) for number in range(self._size)]
@@ -169,8 +179,9 @@ class Crew:
         for task in self._tasks:
             task.cancel()
         for hand in hands:
+            hand.kill()
             self._bury(hand)
-        return all(hand.process.returncode == 0 for hand in hands)
+        return all(hand.finished for hand in hands)
 
     # One worker.
 
@@ -187,8 +198,14 @@ class Crew:
         """Start a worker and wait until it serves. Raises ChannelClosed, Refusal."""
         ours, its = socket.socketpair()
         with its:
-            process = self._spawn(number, its)
-        hand = Hand(number, process, await Caller.over(ours))
+            descriptors = [its.fileno(), self._counts.descriptor]
+            descriptors += [s.fileno() for s in self._sockets[number :: self._size]]
+            try:
+                pid = self._nursery.bear({"number": number, "rows": self._counts.rows}, descriptors)
+            except OSError as error:
+                ours.close()
+                raise ChannelClosed(str(error)) from None
+        hand = Hand(number, pid, await Caller.over(ours))
         self._hands[number] = hand
         told = self._hosts
         start = {
@@ -202,49 +219,35 @@ class Crew:
             await self._tell(hand)
         hand.serves = True
 
-    def _spawn(self, number: int, its: socket.socket) -> subprocess.Popen[bytes]:
-        sockets = [s.fileno() for s in self._sockets[number :: self._size]]
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "fleet_balancer.workers.worker"),
-                *("--channel", str(its.fileno()), "--counts", str(self._counts.descriptor)),
-                *("--rows", str(self._counts.rows), "--number", str(number)),
-                *("--sockets", ",".join(map(str, sockets))),
-            ],
-            pass_fds=[its.fileno(), self._counts.descriptor, *sockets],
-            stdin=subprocess.DEVNULL,
-        )
-
     async def _mind(self, number: int) -> None:
         """Wait for this worker's end, and put another one in its place."""
         while True:
-            hand = self._hands[number]
-            await hand.caller.closed.wait()
-            if self._stopping:
-                return
-            self._bury(hand)
-            log.error("worker %d ended with status %s and is started again", number, hand.process.returncode)
-            if time.monotonic() - hand.begun < PAUSE_S:
+            hand = self._hands.get(number)
+            if hand is not None:
+                await hand.caller.closed.wait()
+                if self._stopping:
+                    return
+                self._bury(hand)
+                log.error("worker %d (process %d) ended and is started again", number, hand.pid)
+            if hand is None or time.monotonic() - hand.begun < PAUSE_S:
                 await asyncio.sleep(PAUSE_S)
             try:
                 await self._employ(number)
             except (ChannelClosed, Refusal) as error:
                 log.error("worker %d could not begin: %s", number, error)
-                self._hands[number].caller.close()
+                failed = self._hands.pop(number, None)
+                if failed is not None:
+                    failed.kill()
+                    failed.caller.close()
 
     def _bury(self, hand: Hand) -> None:
         """It is gone: its requests in flight are none, its counters stay."""
-        if hand.process.poll() is None:
-            try:
-                hand.process.wait(1.0 if self._stopping else 0.1)
-            except subprocess.TimeoutExpired:
-                hand.process.kill()
-                hand.process.wait()
         self._counts.clear(hand.number)
         self._hands.pop(hand.number, None)
         left = hand.known
         if hand.caller.farewell is not None:
-            left = BalancerStatus.model_validate(hand.caller.farewell)
+            left = BalancerStatus.model_validate(hand.caller.farewell["status"])
+            hand.finished = hand.caller.farewell["finished"]
         if left is not None:
             left = last_words(left)
             self._ended = left if self._ended is None else merge([left], [self._ended])
@@ -260,6 +263,6 @@ class Crew:
                 except ChannelClosed:
                     if not hand.caller.closed.is_set():
                         log.error("worker %d answers nothing and is killed", hand.number)
-                        hand.process.kill()
+                        hand.kill()
                 except Refusal:
                     pass  # it is just starting

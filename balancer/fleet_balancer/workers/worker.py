@@ -5,14 +5,12 @@ It ends when its supervisor tells it to, or is gone: then it accepts nothing new
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import uvloop
 from pydantic import BaseModel
@@ -119,16 +117,21 @@ class Worker:
                 station.proxy.serve_waiting()
 
 
-async def serve(args: argparse.Namespace) -> int:
-    counts = SharedCounts(args.rows, args.counts)
-    sockets = [socket.socket(fileno=int(d)) for d in args.sockets.split(",")]
-    worker = Worker(Crowd(counts, args.number), counts, sockets)
+def work(request: dict[str, Any], descriptors: Sequence[int]) -> int:
+    """A worker's whole life, in the process that Nursery made for it. The exit status."""
+    channel, counts, *sockets = descriptors
+    return uvloop.run(_serve(request["number"], request["rows"], channel, counts, sockets))
+
+
+async def _serve(number: int, rows: int, channel: int, descriptor: int, listening: Sequence[int]) -> int:
+    counts = SharedCounts(rows, descriptor)
+    worker = Worker(Crowd(counts, number), counts, [socket.socket(fileno=d) for d in listening])
     loop = asyncio.get_running_loop()
     # A terminal's Ctrl-C comes to the whole group; the supervisor decides what it means.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        loop.add_signal_handler(number, lambda: None)
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        loop.add_signal_handler(ignored, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, worker.stop.set)
-    respondent = await Respondent.over(socket.socket(fileno=args.channel))
+    respondent = await Respondent.over(socket.socket(fileno=channel))
     talking = loop.create_task(respondent.serve(worker.answer))
     talking.add_done_callback(lambda _: worker.stop.set())
     looking = loop.create_task(worker.look_around())
@@ -137,20 +140,8 @@ async def serve(args: argparse.Namespace) -> int:
     finished = True
     if station is not None:
         finished = await station.stop(worker.grace_s, worker.idle_s)
-        await respondent.farewell((await station.status()).model_dump(mode="json", by_alias=True))
+        status = (await station.status()).model_dump(mode="json", by_alias=True)
+        await respondent.farewell({"finished": finished, "status": status})
     looking.cancel()
     talking.cancel()
     return 0 if finished else 1
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser(prog="fleet-balancer-worker", description="Started by fleet-balancer only.")
-    for name in ("channel", "counts", "rows", "number"):
-        p.add_argument(f"--{name}", type=int, required=True)
-    p.add_argument("--sockets", required=True)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    return uvloop.run(serve(p.parse_args(argv)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
