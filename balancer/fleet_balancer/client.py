@@ -7,6 +7,7 @@ proxy looks at four times a second.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from time import monotonic
 from typing import Protocol, cast
 
@@ -29,8 +30,10 @@ class House(placing.House, Protocol):
 
     clients: set[Client]
     proto: bytes
+    # Names for requests that come without one: the prefix, and a number of which each is used once.
+    id_prefix: bytes
+    ids: Iterator[int]
 
-    def next_id_line(self) -> bytes: ...
     def left(self, client: Client) -> None: ...
 
 
@@ -40,14 +43,14 @@ class Client(asyncio.Protocol):
     __slots__ = (
         "_advancing",
         "_arrived",
-        "_forwarded",
-        "_forwarded_host",
         "_house",
         "address",
         "buffer",
         "closing",
         "deadline",
         "exchange",
+        "forwarded",
+        "forwarded_host",
         "keep",
         "read_paused",
         "transport",
@@ -67,8 +70,8 @@ class Client(asyncio.Protocol):
         self.write_paused = False
         self._arrived = 0.0
         self._advancing = False
-        self._forwarded = b""
-        self._forwarded_host: bytes | None = None
+        self.forwarded = b""
+        self.forwarded_host: bytes | None = None
         self.address = b"unknown"
 
     # What the event loop tells.
@@ -149,7 +152,10 @@ class Client(asyncio.Protocol):
         self.buffer = data[head.size :]
         self.keep = head.keep_alive
         given = head.request_id
-        id_line = house.next_id_line() if given is None else b"x-request-id: %b\r\n" % given
+        if given is None:
+            id_line = b"x-request-id: %b-%x\r\n" % (house.id_prefix, next(house.ids))
+        else:
+            id_line = b"x-request-id: %b\r\n" % given
         self.exchange = exchange = Exchange(house, self, head, id_line, self._arrived)
         front = house.front
         keyring = front.keyring
@@ -169,27 +175,27 @@ class Client(asyncio.Protocol):
             exchange.place(route)
         return True
 
-    def forwarded(self, host: bytes, member: Member) -> bytes:
+    def forwarding(self, host: bytes, member: Member) -> bytes:
         """The lines that say who asked for which host; one client's requests mostly have them in common."""
-        if host != self._forwarded_host:
-            self._forwarded_host = host or None
+        if host != self.forwarded_host:
+            self.forwarded_host = host or None
             proto = self._house.proto
             node = b'"[%b]"' % self.address if b":" in self.address else self.address
-            self._forwarded = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (self.address, proto)
+            self.forwarded = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (self.address, proto)
             if host:
-                self._forwarded += b'x-forwarded-host: %b\r\nforwarded: for=%b;host="%b";proto=%b\r\n' % (
+                self.forwarded += b'x-forwarded-host: %b\r\nforwarded: for=%b;host="%b";proto=%b\r\n' % (
                     host,
                     node,
                     host,
                     proto,
                 )
             else:
-                self._forwarded += b"forwarded: for=%b;proto=%b\r\nhost: %b\r\n" % (
+                self.forwarded += b"forwarded: for=%b;proto=%b\r\nhost: %b\r\n" % (
                     node,
                     proto,
                     member.address.encode(),
                 )
-        return self._forwarded
+        return self.forwarded
 
     # Answering.
 
@@ -219,7 +225,7 @@ class Client(asyncio.Protocol):
         left = 0
         bodiless = False
         if request is None:
-            id_line = self._house.next_id_line()
+            id_line = b"x-request-id: %b-%x\r\n" % (self._house.id_prefix, next(self._house.ids))
             if self._house.access_log is not None:
                 now = monotonic()
                 self._house.access_log.record(

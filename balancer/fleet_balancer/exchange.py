@@ -72,22 +72,26 @@ class Exchange(Again):
         self.upstream = upstream
         caller = self.caller
         head = self.head
-        member = upstream.member
-        authorization = member.authorization
+        authorization = upstream.member.authorization
         if authorization is None:
             authorization = head.authorization
         if caller.write_paused:
             upstream.pause_reading()
         buffer = caller.buffer
-        forwarded = caller.forwarded(head.host, member)
         if self.body_left == len(buffer) <= _COPIED and not head.unusual and not self.repeats:
             # The usual case: the whole body came with the head.
             self.body_left = 0
             caller.buffer = b""
+            host = head.host
+            lines = (
+                caller.forwarded
+                if host == caller.forwarded_host
+                else caller.forwarding(host, upstream.member)
+            )
             upstream.ask(
                 self,
                 head.method,
-                b"".join((head.kept, authorization, forwarded, self.id_line, b"\r\n", buffer)),
+                b"".join((head.kept, authorization, lines, self.id_line, b"\r\n", buffer)),
             )
             if caller.read_paused:
                 caller.release()
@@ -115,7 +119,7 @@ class Exchange(Again):
         head = self.head
         member = upstream.member
         authorization = head.authorization if member.authorization is None else member.authorization
-        out = [head.kept, authorization, caller.forwarded(head.host, member), self.id_line]
+        out = [head.kept, authorization, caller.forwarding(head.host, member), self.id_line]
         if head.timeout_ms is not None:
             left_ms = max(1, round((caller.deadline - monotonic()) * 1000.0))
             out.append(b"x-request-timeout-ms: %d\r\n" % left_ms)

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from fleet_balancer.access_log import AccessLogWriter
@@ -53,8 +53,8 @@ class Proxy:
         # Who is to look at a host that a request could not reach (Prober.hurry).
         self.doubted: Callable[[Member], None] | None = None
         self._idle: dict[Member, list[Upstream]] = {member: [] for member in front.members}
-        self._ids = itertools.count(1)
-        self._id_prefix = os.urandom(6).hex().encode()
+        self.ids: Iterator[int] = itertools.count(1)
+        self.id_prefix = os.urandom(6).hex().encode()
         self._connecting: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -144,10 +144,6 @@ class Proxy:
     def deliver(self, served: Sequence[tuple[Ticket, Claim | Refusal]]) -> None:
         for ticket, result in served:
             cast(Placing, ticket.owner).admitted(result)
-
-    def next_id_line(self) -> bytes:
-        """The field that names a request which came without a name."""
-        return b"x-request-id: %b-%x\r\n" % (self._id_prefix, next(self._ids))
 
     # Connections to hosts.
 

@@ -52,6 +52,9 @@ REASON = {
 }
 
 
+_STATUS = {b"%d" % status: status for status in range(100, 600)}
+
+
 class BadResponse(Exception):
     """The host sent what is not an HTTP/1.x response. str() says which rule it breaks."""
 
@@ -88,9 +91,9 @@ def parse_response(data: bytes, method: bytes, limits: Limits) -> ResponseHead |
     if length is None or code == b"204" or (size > limits.sure and not _within(data, size, limits)):
         return parse_strictly(data, method, limits)
     head = ResponseHead()
-    head.status = int(code)
+    head.status = _STATUS[code]
     head.size = size
-    head.length = 0 if method == b"HEAD" or code == b"304" else int(length)
+    head.length = int(length) if method != b"HEAD" and code != b"304" else 0
     if staying is None:
         head.kept = data[: size - 2]
     else:
