@@ -40,7 +40,7 @@ def main() -> int:
     )
     only = parser.parse_args().only
     quick = os.environ.get("QUICK", "") not in ("", "0")
-    rows = [row for row in before() if only and not row["case"].startswith(only)]
+    rows: list[Row] = []
     if only in (None, "simulated"):
         rows += simulated(quick)
     if only in (None, "real"):
@@ -51,6 +51,7 @@ def main() -> int:
         )
         pick_cost.show(costs)
         rows += picks(costs)
+    rows += [row for row in before() if only and not row["case"].startswith(only)]
     rows.sort(key=lambda row: [row["case"].startswith(part) for part in PARTS], reverse=True)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps({"rows": rows, "quick": quick}, indent=1) + "\n", encoding="utf-8")

@@ -264,6 +264,14 @@ def test_weighted_follows_learned_capacity_and_takes_the_mean_where_none_is_know
     assert many(pool_of("weighted", *members), 60) == {"a": 10, "b": 30, "c": 20}
 
 
+def test_weighted_takes_capacity_from_load_reports_where_nobody_stated_it() -> None:
+    pool = pool_of("weighted", member_of("a"), member_of("b"), member_of("c"))
+    pool.reported_inline(pool.members[0], b"TEXT cpu_utilization=0.5,rps_fractional=50", 1.0)
+    assert many(pool, 30, now=1.0) == {"a": 10, "b": 10, "c": 10}  # alone it is the mean
+    pool.reported_inline(pool.members[1], b"TEXT cpu_utilization=0.25,rps_fractional=75", 1.0)
+    assert many(pool, 330, now=1.0) == {"a": 50, "b": 170, "c": 110}
+
+
 def test_power_of_two_draws_only_hosts_with_room() -> None:
     members = [member_of(f"h{i}", max_in_flight=1) for i in range(50)]
     pool = pool_of("power_of_two", *members)

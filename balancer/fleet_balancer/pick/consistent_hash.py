@@ -26,7 +26,7 @@ MOST_DIGESTS = 30
 OWNER = (1 << 20) - 1
 _POINTS = Struct(">8Q")
 # Points looked at before the session is given up and the least busy host takes it.
-_STEPS = 256
+_STEPS = 64
 
 
 class ConsistentHash(LeastConnections):
