@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from fleet_balancer.keys import Keyring
 from fleet_balancer.member import address_of
 from fleet_wire.balancer import (
+    ApiKey,
     Backend,
     BackendList,
     BalancerConfig,
@@ -22,6 +24,7 @@ from fleet_wire.balancer import (
     PoolConfig,
     Routing,
 )
+from fleet_wire.refusal import Refusal
 
 _LIMITS = {
     "header_timeout": "header_timeout_s",
@@ -108,8 +111,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--backends", metavar="H:P[,H:P...]", help="a fixed list of hosts, any HTTP servers")
     p.add_argument("--routing", choices=get_args(Routing), help="for --backends")
     p.add_argument("--workers", type=_workers, help="processes that share the work (1..64)")
-    p.add_argument("--engine", choices=get_args(Engine), help="who carries the requests: builtin, or a HAProxy")
+    p.add_argument(
+        "--engine", choices=get_args(Engine), help="who carries the requests: builtin, or a HAProxy"
+    )
     p.add_argument("--token-file", help="holds the bearer token that the admin address asks for")
+    p.add_argument("--keys-file", help="for --backends: a JSON list of the API keys that may come in")
     p.add_argument("--state-file", help="keeps hosts, drains and ejections over a crash")
     p.add_argument("--ready-file", help="JSON {pid, listen, admin}, written once both listen")
     p.add_argument("--queue-size", type=_amount, help="for --backends: how many requests may wait")
@@ -169,7 +175,32 @@ def _first_list(given: dict[str, Any]) -> BackendList:
     if len(set(addresses)) != len(addresses):
         raise UsageError("--backends: an address is listed twice")
     pool = PoolConfig.model_validate({field: given[name] for name, field in _POOL.items() if name in given})
-    return BackendList(pools=[pool], backends=[Backend(name=a, address=a) for a in addresses])
+    return BackendList(
+        pools=[pool], backends=[Backend(name=a, address=a) for a in addresses], keys=_keys(given)
+    )
+
+
+def _keys(given: dict[str, Any]) -> list[ApiKey] | None:
+    """The keys in --keys-file; None: nobody is asked for one."""
+    if "keys_file" not in given:
+        return None
+    if "backends" not in given:
+        raise UsageError(
+            "--keys-file is for --backends; where hosts come by PUT /backends, keys come with them"
+        )
+    path = Path(given["keys_file"])
+    try:
+        keys = TypeAdapter(list[ApiKey]).validate_json(path.read_bytes())
+        Keyring(keys)
+    except OSError as error:
+        raise UsageError(f"--keys-file: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsageError(f"--keys-file: {path}: {where}: {first['msg']}") from None
+    except Refusal as refusal:
+        raise UsageError(f"--keys-file: {path}: {refusal.message}") from None
+    return keys
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

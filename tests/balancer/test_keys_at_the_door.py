@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from fleet_balancer.options import UsageError, read_options
+
 Start = Callable[..., Any]
 KEY, OTHER, SLOW = "fleet-alice-key", "fleet-bob-key", "fleet-slow-key"
 
@@ -218,3 +220,40 @@ def test_a_balancer_that_was_killed_comes_back_with_its_keys(
     assert [door.ask({})[0], door.ask(bearer(OTHER))[0], door.ask(bearer(KEY))[0]] == [401, 401, 200]
     door.client.close()
     assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_balancer_alone_takes_its_keys_from_a_file(balancer: Start, host: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([key("alice", KEY)]))
+    alone = balancer("--backends", host.address, "--keys-file", str(file))
+    client = http.client.HTTPConnection("127.0.0.1", alone.port, timeout=10)
+    codes = []
+    for headers in ({}, bearer(KEY)):
+        client.request("GET", "/x", headers=headers)
+        reply = client.getresponse()
+        reply.read()
+        codes.append(reply.status)
+    client.close()
+    assert codes == [401, 200]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "No such file"),
+        ("{}", "keys.json: the file: Input should be a valid"),
+        (json.dumps([{"name": "a", "sha256": "short"}]), "keys.json: 0.sha256: String should match"),
+        (json.dumps([key("a", KEY), key("a", OTHER)]), "keys.json: API key a is listed twice"),
+    ],
+)
+def test_keys_that_can_not_be_read_stop_it_before_it_serves(
+    tmp_path: Path, text: str | None, why: str
+) -> None:
+    file = tmp_path / "keys.json"
+    if text is not None:
+        file.write_text(text)
+    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--backends", "127.0.0.1:9"]
+    with pytest.raises(UsageError, match=re.escape(why)):
+        read_options([*ports, "--keys-file", str(file)])
+    with pytest.raises(UsageError, match="--keys-file is for --backends"):
+        read_options([*ports[:-2], "--keys-file", str(file)])
