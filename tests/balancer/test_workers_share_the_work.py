@@ -149,7 +149,10 @@ async def test_a_list_reaches_every_worker_before_it_is_answered(
             for host in hosts:
                 code, _ = await asyncio.to_thread(front.ask, "POST", f"/backends/{host.name}/drain")
                 assert code == 200
-                await asyncio.sleep(0.05)  # what was on its way has begun
+                # What was on its way has ended.
+                await asyncio.to_thread(
+                    wait_until, lambda name=host.name: not front.backend(name)["in_flight"]
+                )
                 had = begun([host])
                 await asyncio.sleep(0.1)
                 assert begun([host]) == had

@@ -4,6 +4,9 @@ One row of 32-bit counts per worker, one slot per host. A worker writes only its
 (an aligned store, which no reader sees half of), and reads the others' when it looks: no lock, no message, nothing to
 repair when one of them is killed, but to set its row to zero. The row after the workers' is the supervisor's: what the
 process before it still has in flight.
+
+Slot 0 says how many requests wait at a worker. Where some wait at several, a host's bound on requests at once is dealt
+out among them, turn by turn: else a worker would give what it frees to its own queue, and the others' would never move.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ from typing import cast
 from fleet_balancer.keys import SLOTS as KEY_SLOTS
 from fleet_balancer.member import Member
 
-# Hosts that fit. A slot that became free is used again only after all others: who still finishes on the old host
-# writes there.
+# Hosts that fit, and one. A slot that became free is used again only after all others: who still finishes on the old
+# host writes there.
 SLOTS = 65536
 # The others' rows are read again after this many seconds; with many hosts as rarely as keeps the share of time below.
 FRESH_S = 0.002
 _COST_S = 40e-9
 _SHARE = 0.02
+# How long one worker has the odd place of a bound that does not divide evenly.
+TURN_S = 0.05
 
 
 class SharedCounts:
@@ -58,33 +63,36 @@ class SlotTable:
 
     def __init__(self) -> None:
         self.slots: dict[str, int] = {}
-        self._next = 0
+        self._next = 1
 
     def assign(self, hosts: Iterable[str]) -> None:
-        """Slots for exactly these hosts; who had one keeps it. Raises ValueError for more than SLOTS hosts."""
+        """Slots for exactly these hosts; who had one keeps it. Raises ValueError for more than fit."""
         wanted = dict.fromkeys(hosts)
-        if len(wanted) > SLOTS:
-            raise ValueError(f"{len(wanted)} hosts; with several workers at most {SLOTS} fit")
+        if len(wanted) >= SLOTS:
+            raise ValueError(f"{len(wanted)} hosts; with several workers at most {SLOTS - 1} fit")
         self.slots = {host: slot for host, slot in self.slots.items() if host in wanted}
         taken = set(self.slots.values())
         for host in wanted:
             if host not in self.slots:
                 while self._next in taken:
-                    self._next = (self._next + 1) % SLOTS
+                    self._next = self._next % (SLOTS - 1) + 1
                 self.slots[host] = self._next
-                self._next = (self._next + 1) % SLOTS
+                self._next = self._next % (SLOTS - 1) + 1
 
 
 class Crowd:
     """One worker's view: writes its row, and brings `Member.elsewhere` up to date from the others'."""
 
     def __init__(self, counts: SharedCounts, number: int) -> None:
+        self._number = number
         self._own = counts.row(number)
-        self._rows = [counts.row(i) for i in range(counts.rows) if i != number]
+        self._others = [i for i in range(counts.rows) if i != number]
+        self._rows = [counts.row(i) for i in self._others]
         self._bytes = [row.cast("B") for row in self._rows]
         self._members: list[tuple[int, Member]] = []
         self._low = self._high = 0
         self._seen: list[bytes] = []
+        self._rivals: list[int] = []
         self._pause_s = FRESH_S
         self._due = 0.0
 
@@ -100,6 +108,10 @@ class Crowd:
         self._pause_s = max(FRESH_S, (self._high - self._low) * len(self._rows) * _COST_S / _SHARE)
         self._due = 0.0
 
+    def wait(self, requests: int) -> None:
+        """So many requests wait at this worker."""
+        self._own[0] = requests
+
     def refresh(self, now: float) -> bool:
         """Look at the others' counts, unless that was just done; whether any had changed. `now`: monotonic seconds."""
         if now < self._due:
@@ -107,16 +119,27 @@ class Crowd:
         self._due = now + self._pause_s
         low, high = self._low, self._high
         seen = [view[low * 4 : high * 4].tobytes() for view in self._bytes]
-        if seen == self._seen:
+        rivals = [number for number, row in zip(self._others, self._rows, strict=True) if row[0]]
+        if seen == self._seen and not rivals and not self._rivals:
             return False
-        self._seen = seen
+        self._seen, self._rivals = seen, rivals
         total = array("i", bytes((high - low) * 4))
         for row in seen:
             counts = array("i", row)
             total = counts if len(seen) == 1 else array("i", map(int.__add__, total, counts))
+        changed = False
         for slot, member in self._members:
             count = total[slot - low]
+            if rivals and member.limit is not None:
+                count = max(count, member.limit - self._share(member.limit, now))
             if count != member.elsewhere:
+                changed = True
                 member.elsewhere = count
                 member.changed()
-        return True
+        return changed
+
+    def _share(self, limit: int, now: float) -> int:
+        """How many of a host's `limit` places are this worker's while others' requests wait."""
+        contenders = sorted((self._number, *self._rivals))
+        turn = (contenders.index(self._number) + int(now / TURN_S)) % len(contenders)
+        return limit // len(contenders) + (turn < limit % len(contenders))

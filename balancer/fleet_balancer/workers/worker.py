@@ -111,9 +111,11 @@ class Worker:
         while True:
             await asyncio.sleep(LOOK_S)
             station = self.station
-            if station is None or not any(pool.waiting for pool in station.front.pools.values()):
+            if station is None:
                 continue
-            if self._crowd.refresh(time.monotonic()):
+            waiting = sum(len(pool.waiting) for pool in station.front.pools.values())
+            self._crowd.wait(waiting)
+            if waiting and self._crowd.refresh(time.monotonic()):
                 station.proxy.serve_waiting()
 
 
