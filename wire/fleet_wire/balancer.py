@@ -194,8 +194,8 @@ class BalancerConfig(BaseModel):
 class BackendStatus(BaseModel):
     """One backend as the balancer sees it. `report_age_s`: age of the last memory report; None: never had one.
 
-    `ejected_s`: seconds until an ejected host is tried again; None: it is not ejected. `weight`: its share of the pool's
-    requests against the others', that is its weight by learned speed or capacity and slow start.
+    `ejected_s`: seconds until an ejected host is tried again; None: it is not ejected. `weight`: its share against
+    the others', that is its weight by learned speed or capacity and slow start.
     """
 
     name: str
