@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _PROMPT = b"\n> "
@@ -38,29 +38,40 @@ class Api:
 
     async def ask(self, command: str) -> str:
         """What HAProxy answers to `command`, which may end in "<<" and a payload. Raises ApiError."""
+        return (await self._ask(command, 1))[0]
+
+    async def ask_all(self, commands: Sequence[str]) -> list[str]:
+        """The answers to several commands, that are carried out one right after the other. Raises ApiError."""
+        return await self._ask(";".join(commands), len(commands))
+
+    async def _ask(self, line: str, answers: int) -> list[str]:
         async with self._turn:
+            if self.closed or self._writer.is_closing():
+                raise ApiError("the connection is closed")
             try:
                 async with asyncio.timeout(TIMEOUT_S):
-                    self._writer.write(command.encode() + b"\n")
-                    return (
+                    self._writer.write(line.encode() + b"\n")
+                    # Each command of a line ends in a prompt of its own.
+                    return [
                         (await self._reader.readuntil(_PROMPT))[: -len(_PROMPT)].decode("latin-1").strip("\n")
-                    )
+                        for _ in range(answers)
+                    ]
             except TimeoutError:
                 self.close()
                 raise ApiError(
-                    f"no answer to {command.split(chr(10))[0]!r:.100} within {TIMEOUT_S:g} s"
+                    f"no answer to {line.split(chr(10))[0]!r:.100} within {TIMEOUT_S:g} s"
                 ) from None
             except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+                self.close()
                 raise ApiError(str(error) or "the connection ended") from None
 
     async def do(self, commands: Iterable[str]) -> None:
         """Commands that change something. Raises ApiError where HAProxy objects to one; the others are done."""
         commands = list(commands)
         for start in range(0, len(commands), _AT_ONCE):
-            said = await self.ask(";".join(commands[start : start + _AT_ONCE]))
-            objections = [
-                s for line in said.splitlines() if (s := line.strip()) and not any(f in s for f in _FINE)
-            ]
+            answers = await self.ask_all(commands[start : start + _AT_ONCE])
+            lines = [line.strip() for answer in answers for line in answer.splitlines()]
+            objections = [line for line in lines if line and not any(fine in line for fine in _FINE)]
             if objections:
                 raise ApiError("; ".join(objections))
 

@@ -109,7 +109,7 @@ class Layout:
             places=self.slots[pool].size_for(host_of(b) for b in hosts),
             # Once it hops it goes on so: who comes and goes should not change the configuration.
             hops=pool in self._hops or len({b.token for b in hosts}) > 1,
-            lenient=lenient,
+            lenient=lenient and bool(hosts),
         )
 
     def _by_model(self, new: BackendList) -> dict[str, tuple[str, ...]]:

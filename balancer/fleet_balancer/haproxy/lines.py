@@ -16,6 +16,9 @@ FORMAT = "%b %s %ST %ts %[date(0,us),sub(txn.t0)] %[var(txn.busy)] %[var(txn.own
 ACCESS = ' %rc %B %ci %HM %[var(txn.key)] %[url] "%[var(txn.id),json]" "%[var(txn.model),json]"'
 NOBODY = "<NOSRV>"
 
+# -1: there was no answer.
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+
 Ending = Literal["answered", "broken", "refused", "abandoned"]
 
 
@@ -39,10 +42,10 @@ class Line:
 def read_line(text: str) -> Line | None:
     """A request's line; None for what HAProxy says besides, and for requests that never came to a pool."""
     fields = text.split(" ", 7)
-    if len(fields) < 7 or not fields[2].isdigit() or len(fields[3]) != 2:
+    if len(fields) < 7 or not _NUMBER.fullmatch(fields[2]) or len(fields[3]) != 2:
         return None
     pool, place, status, state, us, busy, own = fields[:7]
-    if not us.isdigit():
+    if not _NUMBER.fullmatch(us):
         return None
     nobody = place == NOBODY
     return Line(
@@ -50,7 +53,7 @@ def read_line(text: str) -> Line | None:
         None if nobody else place,
         int(status),
         _ending(state, nobody),
-        int(us) / 1000.0,
+        max(0, int(us)) / 1000.0,
         busy == "1",
         own == "1",
         fields[7] if len(fields) > 7 else None,

@@ -35,6 +35,7 @@ from fleet_balancer.haproxy.tally import Directory, count, write_down
 from fleet_balancer.haproxy.wanted import EMPTY, commands
 from fleet_balancer.health import HealthRule
 from fleet_balancer.options import Options, UsageError
+from fleet_balancer.pool import Pool
 from fleet_balancer.statefile import Condition
 from fleet_balancer.station import STALE_INTERVALS, host_key
 from fleet_wire.balancer import BackendList, BalancerStatus, Figure, PoolStatus
@@ -316,7 +317,9 @@ class HaproxyStation:
 
     async def _settle(self, process: HaproxyProcess) -> None:
         """Bring every place to what it should hold. Raises ApiError."""
-        wanted = standing(self.front.pools, self._layout, self._addresses, time.monotonic())
+        wanted = standing(
+            self.front.pools, self._layout, self._addresses, self._reporter.is_known, time.monotonic()
+        )
         hops = {pool.id for pool in self._plan.pools if pool.hops} if self._plan is not None else set()
         said: list[str] = []
         for key in [*(k for k in process.known if k not in wanted), *wanted]:
@@ -452,20 +455,23 @@ class HaproxyStation:
     async def _look(self) -> None:
         """Ask every process for its counts, and the present one for its hosts' health."""
         async with self._asking:
+            ended = {name: _ended(pool) for name, pool in self.front.pools.items()}
             for process in (self._current, *self._old):
-                if process is not None and not process.ended.is_set():
+                if process is not None and not process.ended.is_set() and not process.api.closed:
                     try:
                         await self._ask(process)
                     except ApiError:
                         if process is self._current:
                             raise
-            self._take_counts()
+            self._take_counts(ended)
 
     async def _ask(self, process: HaproxyProcess) -> None:
         """Raises ApiError."""
-        rows = read_rows(await process.api.ask("show stat -1 6 -1"), self._options.probe_timeout_s)
+        # In this order a request that moves on meanwhile is missed rather than counted twice.
+        table, waiting = await process.api.ask_all(["show stat -1 6 -1", "fleet waiting"])
+        rows = read_rows(table, self._options.probe_timeout_s)
         queued = {row.pool: row.queued for row in rows if row.name == BACKEND}
-        for line in (await process.api.ask("fleet waiting")).splitlines():
+        for line in waiting.splitlines():
             pool_id, _, number = line.strip().partition(" ")
             if number.isdigit():
                 queued[pool_id] = queued.get(pool_id, 0) + int(number)
@@ -495,7 +501,8 @@ class HaproxyStation:
                     log.warning("host %s is out: %s", member.name, member.health.error)
                 self.front.refresh(member, now)
 
-    def _take_counts(self) -> None:
+    def _take_counts(self, ended: dict[str, int]) -> None:
+        """`ended`: requests of each pool that were over before HAProxy was asked."""
         counts: dict[str, int] = {}
         for process in (self._current, *self._old):
             if process is not None:
@@ -507,19 +514,21 @@ class HaproxyStation:
                 member.in_flight = number
                 member.changed()
 
+        for name, pool in self.front.pools.items():
+            seen = ended.get(name, 0) + self._queued(name) + sum(m.in_flight for m in pool.members)
+            self._arrivals[name] = max(self._arrivals.get(name, 0), seen)
+
+    def _queued(self, name: str) -> int:
+        pool_id = self._layout.id_of(name)
+        return sum(p.queued.get(pool_id, 0) for p in (self._current, *self._old) if p is not None)
+
     def _pool_status(self, name: str) -> PoolStatus:
         """The log is behind the counts by a moment: what it has not told of yet counts as in flight."""
         pool = self.front.pools[name]
-        pool_id = self._layout.id_of(name)
-        status = pool.status()
-        processes = [p for p in (self._current, *self._old) if p is not None]
-        queued = sum(p.queued.get(pool_id, 0) for p in processes)
-        busy = sum(m.in_flight for m in pool.members)
-        ended = status.completed + status.errors + status.refused + status.abandoned
-        arrivals = max(self._arrivals.get(name, 0), ended + queued + busy)
-        self._arrivals[name] = arrivals
-        return status.model_copy(
-            update={"arrivals": arrivals, "queued": queued, "in_flight": arrivals - ended - queued}
+        queued = self._queued(name)
+        arrivals = max(self._arrivals.get(name, 0), _ended(pool) + queued)
+        return pool.status().model_copy(
+            update={"arrivals": arrivals, "queued": queued, "in_flight": arrivals - _ended(pool) - queued}
         )
 
     def _retire(self) -> None:
@@ -555,6 +564,10 @@ class HaproxyStation:
                         member.health.error = f"{host}: {error.strerror or error}"
                 continue
             self._addresses[host] = str(found[0][4][0])
+
+
+def _ended(pool: Pool) -> int:
+    return pool.completed + pool.errors + pool.refused + pool.abandoned
 
 
 def _connections() -> int:

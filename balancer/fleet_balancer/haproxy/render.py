@@ -98,7 +98,10 @@ def refusal(code: str, message: str, condition: str, retry_after: bool = False) 
     status = STATUS[code]
     again = "1" if retry_after else "null"
     body = f'{{"error":{{"code":"{code}","message":"{message}","retry_after_s":{again}}}}}'
+    # Within single quotes everything is as it stands, but for the single quote.
+    body = body.replace("'", "'\"'\"'")
     header = " hdr retry-after 1" if status in (429, 503) else ""
+    header += " hdr connection close" if status == 413 else ""
     header += " hdr www-authenticate Bearer" if status == 401 else ""
     return f"http-request return status {status} content-type application/json lf-string '{body}'{header} {condition}"
 
@@ -147,6 +150,8 @@ def _defaults(door: Door) -> list[str]:
         "option http-keep-alive",
         "option idle-close-on-response",
         "option abortonclose",
+        # Each event of a stream goes on when it comes.
+        "option http-no-delay",
         "option redispatch 1",
         "http-reuse always",
         f"retries {RETRIES}",
@@ -273,7 +278,7 @@ def _choice(plan: Plan) -> list[str]:
         lines.append(
             refusal(
                 "not_found",
-                "no pool serves model %[var(txn.model),json]; models served: %[str(served),map(texts.map),json]",
+                "no pool serves model '%[var(txn.model),json]'; models served: %[str(served),map(texts.map),json]",
                 "if { var(txn.model) -m found } !{ var(txn.pool) -m found }",
             )
         )

@@ -6,7 +6,7 @@ device memory, learned speed becomes HAProxy's weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 
 from fleet_balancer.haproxy.layout import Layout
@@ -19,14 +19,21 @@ NEAR = 2.0
 
 
 def standing(
-    pools: Mapping[str, Pool], layout: Layout, addresses: Mapping[str, str], now: float
+    pools: Mapping[str, Pool],
+    layout: Layout,
+    addresses: Mapping[str, str],
+    is_known: Callable[[Member], bool],
+    now: float,
 ) -> dict[tuple[str, str], Wanted]:
-    """By HAProxy's pool and place. `addresses`: host names and what they resolved to; others are not placed."""
+    """By HAProxy's pool and place. `addresses`: host names and what they resolved to; others are not placed.
+
+    `is_known`: whether a host's memory has been asked for, where that matters; others get nothing yet.
+    """
     places: dict[tuple[str, str], Wanted] = {}
     for name, pool in pools.items():
         pool_id = layout.id_of(name)
         slots = layout.slots[pool_id]
-        heavy = weights(shares(pool, now))
+        heavy = weights(shares(pool, is_known, now))
         most = pool.config.max_in_flight_per_server or 0
         for member in pool.members:
             ip = addresses.get(member.host)
@@ -43,7 +50,7 @@ def standing(
     return places
 
 
-def shares(pool: Pool, now: float) -> dict[str, float]:
+def shares(pool: Pool, is_known: Callable[[Member], bool], now: float) -> dict[str, float]:
     """Each host's share of the pool's traffic, relative to the others; 0: nothing."""
     members = pool.members
     # HAProxy does not know which model a request is for: a host must have, and have memory for, all of the pool's.
