@@ -99,8 +99,7 @@ def really(quick: bool) -> list[Row]:
 
 def show(case: str, found: dict[str, Outcome]) -> list[Row]:
     """Print one case's table; its rows, each against round robin, and the default against the best."""
-    told = [name for name in found if name not in ("weighted", BLIND)]
-    best = min(found[name].p99 for name in told)
+    best = min(one.p99 for name, one in found.items() if name != BLIND)
     print(f"\n{case:24} {'p50 ms':>8} {'p99 ms':>9} {'req/s':>7} {'oom':>6} {'failed':>7} {'p99 / best':>10}")
     rows: list[Row] = []
     for name, one in found.items():
