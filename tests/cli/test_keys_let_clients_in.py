@@ -106,3 +106,11 @@ def test_a_fleet_that_was_never_up_has_no_keys_and_leaves_no_trace(fleetctl, fol
     assert fleetctl("keys", "list", "-o", "json").json["keys"] == []
     assert fleetctl("keys", "revoke", "alice").code == 1
     assert not (folder / ".fleetctl").exists()
+
+
+def test_a_share_is_refused_where_the_queue_is_not_fair(fleetctl, folder):
+    file = folder / "fleet.yaml"
+    file.write_text(file.read_text().replace("balancer: {", "balancer: {engine: haproxy, "))
+    ran = fleetctl("keys", "create", "alice", "--share", "2")
+    assert ran.code == 2 and "HAProxy's queue is not fair" in ran.err
+    assert fleetctl("keys", "create", "alice").code == 0

@@ -56,6 +56,10 @@ def create(
     fleet = Fleet.of(ctx)
     pools = tuple(dict.fromkeys(fleet.spec.pool(wanted).name for wanted in pool or ()))
     _check(name, rate, burst, share)
+    if share != 1.0 and fleet.spec.balancer.engine == "haproxy":
+        raise Failed(
+            "--share: HAProxy's queue is not fair among keys; leave it out, or use engine: builtin", USAGE
+        )
     fleet.folder.ensure()
     with fleet.journal() as journal:
         from fleet_controller.journal import KeyExists  # SQLAlchemy: see Fleet.journal

@@ -34,6 +34,7 @@ def check(draft: Draft, found: Findings, folder: Path) -> None:
         _scaling_hosts(pool, at, draft, found)
     _listeners(draft, found)
     _balancer_files(draft, found, folder)
+    _engine(draft, found)
 
 
 def _names_once(draft: Draft, found: Findings) -> None:
@@ -426,6 +427,25 @@ def _balancer_files(draft: Draft, found: Findings, folder: Path) -> None:
     if balancer.access_log is not None and not balancer.access_log.path.parent.is_dir():
         at = ("balancer", "access_log", "path")
         found.add(at, f"the folder {balancer.access_log.path.parent} does not exist; make it", needs=[at])
+
+
+def _engine(draft: Draft, found: Findings) -> None:
+    """What HAProxy can't do is said here, not ignored there."""
+    if draft.file.balancer.engine != "haproxy":
+        return
+    for pool in draft.pools:
+        traffic, at = pool.spec.traffic, (*pool.steps, "traffic")
+        for key, wanted, why in (
+            ("hedge", traffic.hedge, "it sends no request twice at a time"),
+            ("tenant_header", traffic.tenant_header is not None, "its queue is not fair among tenants"),
+            ("panic_share", traffic.panic_share > 0, "it never uses a host that fails its checks"),
+        ):
+            if wanted:
+                found.add(
+                    (*at, key),
+                    f"engine: haproxy can't do that, {why}; remove it, or use engine: builtin",
+                    key=True,
+                )
 
 
 def _clash(one: Endpoint, other: Endpoint) -> bool:
