@@ -1,7 +1,7 @@
 """Asks every host over and over whether it is ready, and, where somebody needs to know, how much device memory it has.
 
 Decides what counts as ready: 200 to /readyz; for `lenient` lists (hosts named on the command line, which may be any
-HTTP server) every answer below 500. Never believes a reply's size or shape.
+HTTP server) every answer below 500. A refused connection takes a host out at once, as it does where a request finds it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 
 from fleet_balancer.front import Front
-from fleet_balancer.http.chunked import BadChunk, ChunkedDecoder
-from fleet_balancer.http.grammar import CHUNKED, UNTIL_CLOSE, Limits
-from fleet_balancer.http.response import BadResponse, parse_response
+from fleet_balancer.line import Line, NobodyListens, ProbeFailed
 from fleet_balancer.member import Member, MemoryReport
 from fleet_balancer.proxy import Proxy
 from fleet_wire.agent import DeviceMemory
 
-MAX_REPLY = 1024 * 1024
 # Shares of a pause, and seconds between the first probes of hosts that came in one list.
 JITTER = 0.1
 FIRST_GAP_S = 0.001
@@ -39,10 +36,6 @@ class _Report(BaseModel):
     device_memory: DeviceMemory = DeviceMemory()
     in_flight: int | None = None
     queued: int = 0
-
-
-class ProbeFailed(Exception):
-    """str() says what went wrong, for the status page."""
 
 
 class Prober:
@@ -65,6 +58,7 @@ class Prober:
         self._timeout_s = timeout_s
         self._tasks: dict[Member, asyncio.Task[None]] = {}
         self._asleep: dict[Member, asyncio.Future[None]] = {}
+        self._lines: dict[Member, Line] = {}
         proxy.doubted = self.hurry
 
     def watch(self, members: Iterable[Member], *, lenient: bool) -> None:
@@ -88,16 +82,22 @@ class Prober:
     def forget(self, members: Iterable[Member]) -> None:
         for member in members:
             self._tasks.pop(member).cancel()
+            if (line := self._lines.pop(member, None)) is not None:
+                line.close()
 
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
         self._tasks.clear()
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, member: Member, lenient: bool, after_s: float) -> None:
         await asyncio.sleep(after_s)
+        self._lines[member] = Line(member, lambda: self._hung_up(member))
         await self._probe(member, lenient)
         # From here on each host has its own beat: hosts that came together are not asked together.
         beat = self._rng.random()
@@ -119,11 +119,18 @@ class Prober:
             if self._asleep.get(member) is awake:
                 del self._asleep[member]
 
+    def _hung_up(self, member: Member) -> None:
+        """The host closed our connection: it may just have ended."""
+        if member.health.healthy:
+            self.hurry(member)
+
     async def _probe(self, member: Member, lenient: bool) -> None:
         try:
-            status, _ = await self._get(member, "/readyz", None)
+            status, _ = await self._lines[member].get("/readyz", None, self._timeout_s)
             if not (status == 200 or (lenient and status < 500)):
                 raise ProbeFailed(f"/readyz answered {status}")
+        except NobodyListens as failure:
+            changed = member.health.connect_failed(str(failure), time.monotonic())
         except ProbeFailed as failure:
             changed = member.health.failed(str(failure), time.monotonic())
         else:
@@ -137,49 +144,23 @@ class Prober:
         pool = self._front.pool_of(member)
         if pool is None or not pool.reads_memory:
             return
-        report = await self._memory(member)
+        report = await ask_memory(self._lines[member], member, self._timeout_s)
         if report is not None:
             pool.reported(member, report)
             self._proxy.serve_waiting()
 
-    async def _memory(self, member: Member) -> MemoryReport | None:
-        return await ask_memory(member, self._timeout_s)
 
-    async def _get(self, member: Member, path: str, token: str | None) -> tuple[int, bytes]:
-        return await ask(member, path, token, self._timeout_s)
-
-
-async def ask_memory(member: Member, timeout_s: float) -> MemoryReport | None:
+async def ask_memory(line: Line, member: Member, timeout_s: float) -> MemoryReport | None:
     """The host's memory now; None where it could not be asked, so that the last report grows old."""
     own = member.in_flight + member.elsewhere
     try:
-        status, body = await ask(member, "/status", member.spec.token, timeout_s)
+        status, body = await line.get("/status", member.spec.token, timeout_s)
     except ProbeFailed:
         return None
     if status != 200:
         # It has no status to give: its memory is unknown, and unknown is not full.
         return MemoryReport(time.monotonic())
     return read_report(body, time.monotonic(), max(own, member.in_flight + member.elsewhere))
-
-
-async def ask(member: Member, path: str, token: str | None, timeout_s: float) -> tuple[int, bytes]:
-    """GET over a connection of its own: whether the host still accepts is part of the question. Raises ProbeFailed."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(member.host, member.port, limit=MAX_REPLY)
-            try:
-                authorization = f"authorization: Bearer {token}\r\n" if token else ""
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nhost: {member.address}\r\nuser-agent: fleet-balancer (probe)\r\n"
-                    f"{authorization}connection: close\r\n\r\n".encode()
-                )
-                return await _read_reply(reader)
-            finally:
-                writer.transport.abort()
-    except TimeoutError:
-        raise ProbeFailed(f"{path} gave no answer within {timeout_s:g} s") from None
-    except (OSError, BadResponse, BadChunk) as error:
-        raise ProbeFailed(f"{path}: {error}") from None
 
 
 def read_report(body: bytes, now: float, own: int = 0) -> MemoryReport:
@@ -206,28 +187,3 @@ def read_report(body: bytes, now: float, own: int = 0) -> MemoryReport:
 def _wake(awake: asyncio.Future[None]) -> None:
     if not awake.done():
         awake.set_result(None)
-
-
-async def _read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    data = b""
-    while (head := parse_response(data, b"GET", Limits())) is None or head.status < 200:
-        if head is not None:
-            data = data[head.size :]
-            continue
-        more = await reader.read(64 * 1024)
-        if not more:
-            raise ProbeFailed("the connection was closed before an answer came")
-        data += more
-    body = data[head.size :]
-    decoder = ChunkedDecoder() if head.length == CHUNKED else None
-    payload = decoder.feed(body) if decoder else body
-    while len(payload) <= MAX_REPLY:
-        if decoder.done if decoder else head.length != UNTIL_CLOSE and len(payload) >= head.length:
-            return head.status, payload
-        more = await reader.read(64 * 1024)
-        if not more:
-            if head.length == UNTIL_CLOSE:
-                return head.status, payload
-            raise ProbeFailed("the connection was closed in the midst of an answer")
-        payload += decoder.feed(more) if decoder else more
-    raise ProbeFailed(f"the answer is longer than {MAX_REPLY} bytes")
