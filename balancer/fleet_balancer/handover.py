@@ -138,6 +138,7 @@ class Successor:
         self._status = status
         self._in_flight = in_flight
         self._serves = asyncio.Event()
+        self._child: subprocess.Popen[bytes] | None = None
         self._respondent: Respondent | None = None
         self._answering: asyncio.Task[None] | None = None
 
@@ -145,7 +146,7 @@ class Successor:
         """Raises HandoverFailed."""
         ours, its = socket.socketpair()
         with its:
-            child = self._spawn(its)
+            child = self._child = self._spawn(its)
         self.pid = child.pid
         self._respondent = await Respondent.over(ours)
         loop = asyncio.get_running_loop()
@@ -163,6 +164,11 @@ class Successor:
         child.wait()
         why = f"did not serve within {START_S:.0f} s" if hung else f"ended with status {child.returncode}"
         raise HandoverFailed(f"the new process {why}; its last lines say why, and this one serves on")
+
+    def abort(self) -> None:
+        """This process was told to end: then so does the new one, unless it serves already."""
+        if self._child is not None and not self._serves.is_set():
+            self._child.kill()
 
     async def farewell(self, status: BalancerStatus) -> None:
         """This process ends: what it counted in all."""

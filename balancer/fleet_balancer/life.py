@@ -55,7 +55,7 @@ class Balancer:
         self._nursery = nursery
         self._stop = asyncio.Event()
         self._successor: Successor | None = None
-        self._reloading = False
+        self._starting: Successor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -118,10 +118,11 @@ class Balancer:
 
         Raises Refusal where none comes up; this one then serves on.
         """
-        if self._reloading or self._stop.is_set():
+        if self._starting is not None or self._stop.is_set():
             raise Refusal("conflict", "a new process is being started already, or this one ends")
-        self._reloading = True
-        successor = Successor(self._listeners, self._bequeath, self._desk.status, self._in_flight)
+        successor = self._starting = Successor(
+            self._listeners, self._bequeath, self._desk.status, self._in_flight
+        )
         try:
             await successor.start()
         except (HandoverFailed, OSError) as error:
@@ -129,7 +130,7 @@ class Balancer:
             log.error("no hand-over: %s", error)
             raise Refusal("unavailable", str(error), 1.0) from None
         finally:
-            self._reloading = False
+            self._starting = None
         log.info("process %d has taken over; this one finishes what it has", successor.pid)
         self._successor = successor
         self._desk.close()
@@ -251,6 +252,8 @@ class Balancer:
     async def _end(self) -> int:
         for listener in self._listeners.values():
             listener.close()
+        if self._starting is not None:
+            self._starting.abort()
         await self._server.stop()
         handed_over = self._successor is not None
         grace_s = self._options.grace_s

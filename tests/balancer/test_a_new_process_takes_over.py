@@ -120,6 +120,24 @@ def test_a_new_process_that_does_not_come_up_changes_nothing(
     wait_until(lambda: front.backend("a")["healthy"])
 
 
+def test_a_balancer_that_is_told_to_end_leaves_no_new_process_behind(balancer: Any) -> None:
+    front = balancer("--workers", "2")
+    os.kill(front.pid, signal.SIGUSR2)
+    time.sleep(0.1)  # the new one is being started
+    front.process.terminate()
+    assert front.process.wait(10) == 0
+    mark = os.fsencode(front.ready)
+    left = [p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if mark in command_line(p)]
+    assert left == []
+
+
+def command_line(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # it has just ended
+
+
 async def test_a_hangup_changes_limits_in_place_and_the_address_by_a_hand_over(
     balancer: Any, tmp_path: Path, origin: Any, http: Any, wait_until: Any
 ) -> None:
