@@ -55,8 +55,12 @@ class Traffic:
         self.pool = pool_of(routing, hosts, case)
         self.now = 1e9
         self.tried = self.pool.members[:2] if case == "tried" else ()
-        self.sessions = [Ask(session=b"%d" % rng.randrange(10**9)) for _ in range(1000)]
         self.hashed = routing == "consistent_hash"
+        # Ten sessions a host: few sessions with many requests each would only show how the bound spreads them.
+        self.sessions = [
+            Ask(session=b"%d" % rng.randrange(10**9)) for _ in range(10 * hosts if self.hashed else 1)
+        ]
+        self.asked = 0
         depth = {"capped": 7.9 if routing != "consistent_hash" else 6.0}.get(case, 2.0)
         self.held: deque[Claim] = deque()
         for _ in range(int(hosts * depth)):
@@ -66,21 +70,27 @@ class Traffic:
         order = list(self.held)
         rng.shuffle(order)
         self.held = deque(order)
-        self.count = 0
 
     def claim(self) -> Claim | None:
-        ask = self.sessions[len(self.held) % 1000] if self.hashed else None
-        return self.pool.claim("m", self.now, self.tried, ask)
+        return self.pool.claim("m", self.now, self.tried, self.asks(1)[0])
+
+    def asks(self, times: int) -> list[Ask | None]:
+        """What the next requests ask for."""
+        if not self.hashed:
+            return [None] * times
+        self.asked += times
+        return [self.sessions[i % len(self.sessions)] for i in range(self.asked - times, self.asked)]
 
     def request(self, times: int) -> float:
         """Seconds for so many requests: one ends, one comes."""
-        pool, held, tried, sessions, hashed = self.pool, self.held, self.tried, self.sessions, self.hashed
+        pool, held, tried = self.pool, self.held, self.tried
+        asks = self.asks(times)
         began = time.thread_time()
-        for i in range(times):
+        for ask in asks:
             self.now = now = self.now + 0.0001
             claim = held.popleft()
             pool.settle(claim, "completed", 10.0, now)
-            next_claim = pool.claim("m", now, tried, sessions[i % 1000] if hashed else None)
+            next_claim = pool.claim("m", now, tried, ask)
             if next_claim is None:
                 raise AssertionError("no host has room")
             held.append(next_claim)
@@ -91,7 +101,7 @@ class Traffic:
     def place(self, times: int) -> tuple[float, float]:
         """Seconds for so many picks alone, and with the in-flight count and touch; then all is as it was."""
         picker, tried, now = self.pool._picker, self.tried, self.now
-        asks = [self.sessions[i % 1000] if self.hashed else None for i in range(times)]
+        asks = self.asks(times)
         room = min(times, len(self.pool.members) // 16 or 1)
         began = time.thread_time()
         for ask in asks:
