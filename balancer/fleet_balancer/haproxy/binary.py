@@ -32,8 +32,8 @@ def find_haproxy() -> Binary:
     if path is None:
         where = f"FLEETCTL_HAPROXY={named} is not a program" if named else "there is no haproxy on PATH"
         raise NoHaproxy(
-            f"engine haproxy runs a HAProxy of {OLDEST[0]}.{OLDEST[1]} or later, and {where}: install it (Debian, Ubuntu: "
-            f"apt-get install haproxy), name it in FLEETCTL_HAPROXY, or use engine builtin"
+            f"engine haproxy runs a HAProxy of {OLDEST[0]}.{OLDEST[1]} or later, and {where}: install it (Debian, "
+            f"Ubuntu: apt-get install haproxy), name it in FLEETCTL_HAPROXY, or use engine builtin"
         )
     try:
         said = subprocess.run(
@@ -51,8 +51,8 @@ def _judged(path: str, said: str) -> Binary:
     version = int(found[1]), int(found[2])
     if version < OLDEST:
         raise NoHaproxy(
-            f"engine haproxy: {path} is version {version[0]}.{version[1]}, and {OLDEST[0]}.{OLDEST[1]} is the oldest that "
-            f"will do: install a later one and name it in FLEETCTL_HAPROXY, or use engine builtin"
+            f"engine haproxy: {path} is version {version[0]}.{version[1]}, and {OLDEST[0]}.{OLDEST[1]} is the oldest "
+            f"that will do: install a later one and name it in FLEETCTL_HAPROXY, or use engine builtin"
         )
     for feature, purpose in (
         ("LUA", "requests wait while there is no host"),

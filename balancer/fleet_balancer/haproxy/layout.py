@@ -1,4 +1,4 @@
-"""The list of pools and hosts, as HAProxy is to know it: which names it uses, what its configuration and maps say. PURE.
+"""The list of pools and hosts, as HAProxy is to know it: its names, what its configuration and maps say. PURE.
 
 Also decides what of a list this engine can't do, and says so: nothing is accepted and then ignored.
 """

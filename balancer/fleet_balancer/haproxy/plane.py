@@ -16,8 +16,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 from fleet_balancer.access_log import AccessLogWriter
 from fleet_balancer.front import Front
@@ -34,6 +35,8 @@ from fleet_balancer.haproxy.standing import standing
 from fleet_balancer.haproxy.tally import Directory, count, write_down
 from fleet_balancer.haproxy.wanted import EMPTY, commands
 from fleet_balancer.health import HealthRule
+from fleet_balancer.line import Line, ProbeFailed
+from fleet_balancer.member import Member
 from fleet_balancer.options import Options, UsageError
 from fleet_balancer.pool import Pool
 from fleet_balancer.statefile import Condition
@@ -44,6 +47,8 @@ from fleet_wire.refusal import Refusal
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.25
+# Between two questions to a new host.
+WELCOME_S = 0.1
 # A host's name is looked up again this often where that failed.
 RESOLVE_S = 5.0
 # Pauses before HAProxy is started again where it keeps dying.
@@ -52,6 +57,7 @@ SETTLED_S = 10.0
 # Of the descriptors that a process may have: some are for checks and files, each request needs two.
 SPARE_FILES = 500
 MOST_CONNECTIONS = 100_000
+_FOLDER = "fleet-balancer-"
 
 
 class HaproxyStation:
@@ -93,6 +99,7 @@ class HaproxyStation:
         self._stopping = False
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._welcomes: set[asyncio.Task[None]] = set()
         self._next_look = self._next_resolve = 0.0
 
     # What `life` asks for.
@@ -100,7 +107,8 @@ class HaproxyStation:
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve who connects to `sockets`. Raises UsageError where HAProxy does not come up."""
         self._sockets = list(sockets)
-        self._folder = Path(tempfile.mkdtemp(prefix="fleet-balancer-"))
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
         shutil.copy(Path(__file__).with_name("waiting.lua"), self._folder)
         try:
             plan = self._plan or self._layout.plan(self._list, lenient=self._lenient)
@@ -112,6 +120,8 @@ class HaproxyStation:
         self._started_at = time.time()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._beat()), loop.create_task(self._keep_alive())]
+        for member in self.front.members:
+            self._begin(self._welcome(member))
 
     async def replace(self, backends: BackendList, *, lenient: bool) -> None:
         """Make `backends` the whole truth; requests in flight finish. Raises Refusal and then changes nothing."""
@@ -143,6 +153,8 @@ class HaproxyStation:
             except (ApiError, StartFailed, OSError) as error:
                 # What HAProxy did not take now, it gets at the next beat, or with the next process.
                 log.error("HAProxy: %s", error)
+            for member in swap.added:
+                self._begin(self._welcome(member))
 
     async def configure(self, options: Options) -> None:
         """Take over what can change while it serves. Raises UsageError and as __init__; the old stays."""
@@ -221,9 +233,10 @@ class HaproxyStation:
         Clients without a request are hung up on after `idle_s`.
         """
         self._stopping = True
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._welcomes]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for one in self._sockets:
             one.close()
         processes = [p for p in (self._current, *self._old) if p is not None]
@@ -235,6 +248,35 @@ class HaproxyStation:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         return finished
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._welcomes.add(task)
+        task.add_done_callback(self._welcomes.discard)
+
+    async def _welcome(self, member: Member) -> None:
+        """Ask a new host ourselves whether it is ready, for HAProxy looks at a new place only after an interval."""
+        options = self._options
+        until = time.monotonic() + options.probe_interval_s
+        line = Line(member)
+        while time.monotonic() < until and not member.health.healthy and not self._stopping:
+            try:
+                status, _ = await line.get("/readyz", None, options.probe_timeout_s)
+            except ProbeFailed:
+                status = 599
+            finally:
+                line.close()
+            process = self._current
+            if (status == 200 or (self._lenient and status < 500)) and process is not None:
+                try:
+                    pool_id = self._layout.id_of(member.pool)
+                    place = self._layout.slots[pool_id].place_of((member.name, member.address))
+                    await process.do([f"set server {pool_id}/{place} health up"])
+                    self._woken.set()
+                except (KeyError, ApiError):
+                    pass  # it is gone already, or HAProxy is: its own checks will find it
+                return
+            await asyncio.sleep(WELCOME_S)
 
     # HAProxy's processes.
 
@@ -574,6 +616,17 @@ def _connections() -> int:
     """How many clients at once: as many as there are descriptors for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(100, min(MOST_CONNECTIONS, (soft - SPARE_FILES) // 2))
+
+
+def _sweep() -> None:
+    """Remove the folders of balancers that were killed: there may be tokens in them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        try:
+            if pid.isdecimal() and folder.stat().st_uid == os.geteuid() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
 
 
 def _put(path: Path, text: str) -> None:

@@ -53,6 +53,13 @@ class Reporter:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, member: Member) -> None:
+        line = Line(member)
+        try:
+            await self._ask(line, member)
+        finally:
+            line.close()
+
+    async def _ask(self, line: Line, member: Member) -> None:
         await asyncio.sleep(self._rng.random() * min(0.1, self._interval_s))
         line = self._lines[member] = Line(member)
         while True:
