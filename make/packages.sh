@@ -17,6 +17,7 @@ package_of() {
         virsh) echo libvirt-clients ;;
         curl) echo curl ;;
         ps) echo procps ;;
+        haproxy) echo haproxy ;;
         ensurepip) echo python3-venv ;; # a module of the environment's Python, which Debian packs by itself
         *) echo "make: packages.sh knows no program $1" >&2; return 1 ;;
     esac
@@ -55,7 +56,9 @@ fi
 
 echo "make: installing for the tests:$missing" >&2
 new_sshd=
+new_haproxy=
 case " $missing " in *" openssh-server "*) new_sshd=yes ;; esac
+case " $missing " in *" haproxy "*) new_haproxy=yes ;; esac
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive $line --no-install-recommends; } >"$log" 2>&1 </dev/null; then
@@ -68,4 +71,8 @@ fi
 if [ -n "$new_sshd" ] && [ -d /run/systemd/system ]; then
     $as_root systemctl disable --now ssh.service ssh.socket >/dev/null 2>&1 || true
     echo "make: openssh-server is installed and its service left disabled: the tests start their own" >&2
+fi
+if [ -n "$new_haproxy" ] && [ -d /run/systemd/system ]; then
+    $as_root systemctl disable --now haproxy.service >/dev/null 2>&1 || true
+    echo "make: haproxy is installed and its service left disabled: the tests start their own" >&2
 fi

@@ -125,6 +125,9 @@ class HaproxyStation:
 
     async def replace(self, backends: BackendList, *, lenient: bool) -> None:
         """Make `backends` the whole truth; requests in flight finish. Raises Refusal and then changes nothing."""
+        if lenient and self._options.config.keys_required and backends.keys is None:
+            # The list of the command line says nothing about keys: nobody comes in before the first real one.
+            backends = backends.model_copy(update={"keys": []})
         async with self._changing:
             # Judged by the house on a front of its own: what is refused must leave nothing behind.
             Front(random.Random(), HealthRule(), 1.0).swap(backends, 0.0)

@@ -332,7 +332,8 @@ def _pool(door: Door, pool: PoolPlan) -> list[str]:
             retry_after=True,
         ),
         f"http-request lua.fleet_wait {name} {config.queue_size} {_ms(config.queue_timeout_s)[:-2]} "
-        f"if {{ nbsrv({name}) eq 0 }}",
+        # A process that finishes its last requests says nbsrv 0, whatever its hosts do.
+        f"if {{ nbsrv({name}) eq 0 }} !{{ stopping }}",
         refusal(
             "unavailable",
             f"pool %[str({name}),map(texts.map)] %[str({name}.hosts),map(texts.map)], %[var(txn.why)]",

@@ -31,7 +31,8 @@ core.register_action("fleet_wait", {"http-req"}, function(txn, pool, most, ms)
   local own = tonumber(txn.f:req_fhdr("x-request-timeout-ms") or "")
   if own ~= nil and own > 0 and own < left then left = own end
   local told = "and none came in time"
-  while txn.f:nbsrv(pool) == 0 do
+  -- A process that finishes its last requests says nbsrv 0, whatever its hosts do.
+  while txn.f:nbsrv(pool) == 0 and not txn.f:stopping() do
     if left <= 0 then
       txn:set_var("txn.why", told)
       break
