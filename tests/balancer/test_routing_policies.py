@@ -319,6 +319,7 @@ def test_about_one_session_in_n_moves_and_hosts_have_about_as_many() -> None:
     assert moved == counts["h9"]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.integers(0, 20), min_size=1, max_size=200),
     st.lists(st.integers(1, 3), min_size=2, max_size=8),
