@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -49,6 +50,8 @@ class Station:
     async def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve who connects to `sockets`, which are closed when serving ends."""
         await self.proxy.start(sockets, self._tls)
+        # What is there now stays: a full collection need not look at it while requests wait.
+        gc.freeze()
 
     async def replace(self, backends: BackendList, *, lenient: bool) -> None:
         """Make `backends` the whole truth; requests in flight finish. Raises Refusal and then changes nothing."""
