@@ -134,6 +134,7 @@ class Stage:
         default_factory=lambda: {n: host_picture(n) for n in ("gpu-a", "gpu-b", "gpu-c")}
     )
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
 
     class Refused(Exception):
         """The request is answered with a no."""
@@ -165,6 +166,7 @@ class Stage:
                 "since_s": 0.0,
             }
         self.pools[0]["ready"] = sum(h["state"] == "ready" for h in self.hosts.values())
+        self.draw()
 
     def bring_up(self, host: str) -> None:
         self.move(host, "booting", "reachable", "installing", "starting", "loading", "ready")
@@ -196,6 +198,11 @@ class Stage:
                 except Stage.Refused as refusal:
                     message, ok = str(refusal), False
                 self.journal.reply(request, time.time(), ok, message)
+            self.draw()
+
+    def draw(self) -> None:
+        """Write the picture down as it is now: who moved a host finds that in it at once."""
+        with self._drawing:
             self.journal.write_status(self.picture())
 
 
