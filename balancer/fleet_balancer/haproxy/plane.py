@@ -344,6 +344,9 @@ class HaproxyStation:
         fresh = await self._launched()
         before, self._current = self._current, fresh
         if before is not None and not before.ended.is_set():
+            # Kept connections ask it once more: keys that were revoked are revoked there too.
+            for file, entries in self._maps.items():
+                await before.api.replace_map(file, entries)
             before.drain()
             self._old.append(before)
 
@@ -514,6 +517,7 @@ class HaproxyStation:
         """Raises ApiError."""
         # In this order a request that moves on meanwhile is missed rather than counted twice.
         table, waiting = await process.api.ask_all(["show stat -1 6 -1", "fleet waiting"])
+        process.hear()
         rows = read_rows(table, self._options.probe_timeout_s)
         queued = {row.pool: row.queued for row in rows if row.name == BACKEND}
         for line in waiting.splitlines():

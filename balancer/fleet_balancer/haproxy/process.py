@@ -22,6 +22,7 @@ LOOK_S = 0.005
 # HAProxy drops a log line that finds the pipe full: this much is as much as anybody may have (pipe(7)).
 PIPE_BYTES = 1 << 20
 _BLOCK = 1 << 18
+_BLOCKS_AT_ONCE = 8
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
 
 
@@ -103,6 +104,13 @@ class HaproxyProcess:
         loop.add_reader(reading, one._read)
         one._waiting = loop.create_task(one._wait(hearing, said))
         return one
+
+    def hear(self) -> None:
+        """Take the log lines that are there: those of all that was over before HAProxy's last answer."""
+        if not self.ended.is_set():
+            for _ in range(_BLOCKS_AT_ONCE):
+                if not self._read():
+                    return
 
     async def do(self, commands: Sequence[str]) -> None:
         """Raises ApiError."""

@@ -32,7 +32,7 @@ core.register_action("fleet_wait", {"http-req"}, function(txn, pool, most, ms)
   if own ~= nil and own > 0 and own < left then left = own end
   local told = "and none came in time"
   -- A process that finishes its last requests says nbsrv 0, whatever its hosts do.
-  while txn.f:nbsrv(pool) == 0 and not txn.f:stopping() do
+  while txn.f:nbsrv(pool) == 0 and txn.f:stopping() == 0 do
     if left <= 0 then
       txn:set_var("txn.why", told)
       break

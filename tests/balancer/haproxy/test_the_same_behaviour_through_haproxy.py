@@ -23,6 +23,9 @@ DIFFERS = {
     "test_an_old_client_gets_its_body_without_chunks": "HAProxy passes a host's chunks on to an HTTP/1.0 client",
     "test_a_body_that_ends_with_the_connection_becomes_chunked": "HAProxy ends it with the connection too",
     "test_where_a_host_hangs_up_a_post_is_never_sent_again_and_a_get_once": "HAProxy sends a GET up to 3 times again",
+    "test_bodies_over_the_limit_are_refused": "HAProxy can't bound chunked bodies",
+    "test_latencies_are_those_that_the_client_sees": "test_haproxy_carries_the_requests has its own",
+    "test_where_nobody_has_room_a_request_waits_then_is_refused_or_served": "HAProxy does not know why nobody takes it",
     "test_a_large_body_passes_both_ways_in_flat_memory": "it looks at the memory of the wrong process",
     "test_a_client_that_does_not_read_stops_the_host_not_the_memory": "it looks at the memory of the wrong process",
 }
