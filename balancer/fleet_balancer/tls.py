@@ -96,7 +96,9 @@ def _load(files: TlsFiles) -> ssl.SSLContext:
         # An encrypted key would ask a terminal for its password: there is none to ask.
         context.load_cert_chain(files.certificate, files.key, password=_no_password)
     except _Encrypted:
-        raise TlsError(f"the TLS key {files.key} is encrypted; store it without a password, mode 0600") from None
+        raise TlsError(
+            f"the TLS key {files.key} is encrypted; store it without a password, mode 0600"
+        ) from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             why = f"the TLS key {files.key} does not belong to the certificate {files.certificate}"
