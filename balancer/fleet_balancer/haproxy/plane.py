@@ -344,11 +344,17 @@ class HaproxyStation:
         fresh = await self._launched()
         before, self._current = self._current, fresh
         if before is not None and not before.ended.is_set():
-            # Kept connections ask it once more: keys that were revoked are revoked there too.
-            for file, entries in self._maps.items():
-                await before.api.replace_map(file, entries)
-            before.drain()
             self._old.append(before)
+            before.drain()
+            await self._tell_the_old(before)
+
+    async def _tell_the_old(self, process: HaproxyProcess) -> None:
+        """Kept connections ask a process that ends once more: keys that were revoked are revoked there too."""
+        for file, entries in self._maps.items():
+            try:
+                await process.api.replace_map(file, entries)
+            except ApiError:
+                continue  # its configuration does not use that map, or it has ended
 
     async def _bring_up_to_date(self) -> None:
         """Tell the present process what has changed. Raises ApiError."""
