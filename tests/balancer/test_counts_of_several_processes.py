@@ -27,6 +27,8 @@ from fleet_wire.balancer import (
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
 
+# Made once: hypothesis asks again and again.
+MANY = [Member(Backend(name=str(i), address=f"h:{i}"), HealthRule()) for i in range(1500)]
 COUNTS = ("completed", "errors", "refused", "abandoned", "in_flight", "queued")
 
 
@@ -220,3 +222,31 @@ def test_clients_cannot_fill_the_metrics_with_models() -> None:
     }
     named = {f.labels["model"] for f in free.rows("p") if "model" in f.labels}
     assert len(named) == MODELS + 1 and "other" in named
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1499), st.integers(0, 9)), max_size=6),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_a_look_misses_no_change_however_many_hosts_there_are(
+    rounds: list[list[tuple[int, int, int]]],
+) -> None:
+    counts = SharedCounts(4)
+    hosts = MANY
+    for host in hosts:
+        host.elsewhere = 0
+    crowd = Crowd(counts, 3)
+    crowd.seat(hosts, {h.name: 7 + i for i, h in enumerate(hosts)}, {h: h.name for h in hosts})
+    now = 0.0
+    truth = [0] * len(hosts)
+    rows = [[0] * len(hosts) for _ in range(3)]
+    for changes in rounds:
+        for row, place, value in changes:
+            rows[row][place] = counts.row(row)[7 + place] = value
+            truth[place] = sum(r[place] for r in rows)
+        now += 1.0
+        crowd.refresh(now)
+        assert [h.elsewhere for h in hosts] == truth
