@@ -13,7 +13,7 @@ from typing import Literal
 # Fields of a line, in HAProxy's log-format; microseconds since the request's head was read.
 FORMAT = "%b %s %ST %ts %[date(0,us),sub(txn.t0)] %[var(txn.busy)] %[var(txn.own)]"
 # What the access log wants besides. Only the last two may hold blanks; they are JSON strings.
-ACCESS = ' %rc %B %ci %HM %[var(txn.key)] %[url] "%[var(txn.id),json]" "%[var(txn.model),json]"'
+ACCESS = ' %rc %B %ci %HM %[var(txn.key)] %HU "%[var(txn.id),json]" "%[var(txn.model),json]"'
 NOBODY = "<NOSRV>"
 
 # -1: there was no answer.

@@ -30,7 +30,7 @@ from fleet_balancer.haproxy.maps import file_text
 from fleet_balancer.haproxy.process import HaproxyProcess, StartFailed, check
 from fleet_balancer.haproxy.render import Door, Plan, render
 from fleet_balancer.haproxy.reports import Reporter
-from fleet_balancer.haproxy.rows import BACKEND, read_rows
+from fleet_balancer.haproxy.rows import BACKEND, NOT_YET, read_rows
 from fleet_balancer.haproxy.standing import standing
 from fleet_balancer.haproxy.tally import Directory, count, write_down
 from fleet_balancer.haproxy.wanted import EMPTY, commands
@@ -265,8 +265,9 @@ class HaproxyStation:
         while time.monotonic() < until and not member.health.healthy and not self._stopping:
             try:
                 status, _ = await line.get("/readyz", None, options.probe_timeout_s)
-            except ProbeFailed:
-                status = 599
+                said = f"/readyz answered {status}"
+            except ProbeFailed as failure:
+                status, said = 599, str(failure)
             finally:
                 line.close()
             process = self._current
@@ -279,6 +280,8 @@ class HaproxyStation:
                 except (KeyError, ApiError):
                     pass  # it is gone already, or HAProxy is: its own checks will find it
                 return
+            if not member.health.healthy:
+                member.health.error = said
             await asyncio.sleep(WELCOME_S)
 
     # HAProxy's processes.
@@ -547,7 +550,7 @@ class HaproxyStation:
                 changed = member.health.connect_failed(row.error or "it fails its checks", now)
             else:
                 changed = False
-                if not row.up or row.error is None:
+                if row.error != NOT_YET and (not row.up or row.error is None):
                     member.health.error = row.error
             if changed:
                 if row.up:

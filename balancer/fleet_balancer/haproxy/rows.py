@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass
 
 BACKEND = "BACKEND"
+NOT_YET = "not probed yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def _error(row: dict[str, str], timeout_s: float) -> str | None:
     if kind in ("L7OK", "L7OKC", "L4OK", "L6OK", ""):
         return None
     if kind == "INI":
-        return "not probed yet"
+        return NOT_YET
     if kind == "L7STS":
         return f"/readyz answered {row.get('check_code', '')}"
     if kind in ("L7TOUT", "L6TOUT"):

@@ -211,6 +211,48 @@ async def test_a_host_that_answers_500_is_taken_out(
 
 
 @needs_haproxy
+async def test_a_host_without_room_for_the_pools_models_gets_nothing_from_the_first_request_on(
+    origin: Any, balancer: Any, http: Any, wait_until: Any
+) -> None:
+    def memory(used: int) -> dict[str, Any]:
+        return {"models": [], "device_memory": {"used_bytes": used, "total_bytes": 100}}
+
+    full, roomy, unknown = (
+        origin("full", status=memory(90)),
+        origin("roomy", status=memory(10)),
+        origin("unknown"),
+    )
+    front = balancer("--probe-interval", "0.2")
+    front.put(full, roomy, unknown, models=[{"name": "big", "device_memory_bytes": 50}])
+    await healthy(front, wait_until, "full", "roomy", "unknown")
+    client = await http.open(front.port)
+    got = {json.loads((await client.ask("GET", "/v1/models/big")).body)["host"] for _ in range(12)}
+    assert got <= {"roomy", "unknown"}
+    await client.close()
+    assert not full.lines("begun")
+
+
+@needs_haproxy
+async def test_the_access_log_is_written(
+    origin: Any, balancer: Any, http: Any, wait_until: Any, tmp_path: Path
+) -> None:
+    host, log = origin("a"), tmp_path / "access.jsonl"
+    config = tmp_path / "balancer.json"
+    config.write_text(
+        json.dumps({"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "access_log": {"path": str(log)}})
+    )
+    front = balancer("--config", str(config))
+    front.put(host)
+    await healthy(front, wait_until, "a")
+    client = await http.open(front.port)
+    await client.ask("POST", "/x?secret", b"x", x_request_id='my "id"')
+    await client.close()
+    line = json.loads(await asyncio.to_thread(wait_until, lambda: log.exists() and log.read_text()))
+    assert 'my "id"' in line.values()
+    assert {"POST", "/x", 200, "a"} <= {v for v in line.values() if not isinstance(v, dict)}, line
+
+
+@needs_haproxy
 @pytest.mark.parametrize(
     ("pool", "says"),
     [
