@@ -108,9 +108,10 @@ class Exchange(Again):
             if buffer:
                 self._pump()
             elif head.expects:
+                head.expects = False
                 caller.send(CONTINUE)
         caller.release()
-        if self.repeats and not self.body_left and self._hedge is None:
+        if self.repeats and not self.body_left and self._hedge is None and head.upgrade is None:
             self._may_hedge()
 
     def request_for(self, upstream: Upstream) -> bytes:

@@ -19,7 +19,9 @@ NAMES = [
     "Host", "Content-Length", "Content-Type", "Content-Lengt", "Content-Lengths", "Connection", "Connections",
     "Authorization", "Authority", "Transfer-Encoding", "TE", "T", "Upgrade", "User-Agent", "Expect", "X-Unique",
     "X-Request-ID", "X-Api-Key", "X-Fleet-Model", "X-Forwarded-For", "Keep-Alive", "Proxy-Connection", "Accept",
-    "Retry-After", "Idempotency-Key", "If-Match", "Endpoint-Load-Metrics", "Date", "x", "!#$%&'*+.^_`|~",
+
+    "X-Request-ID", "X-Fleet-Model-Version", "X-Fleet-Priority", "Retry-After",
+    "Idempotency-Key", "If-Match", "Endpoint-Load-Metrics", "Date", "x", "!#$%&'*+.^_`|~",
 ]  # fmt: skip
 VALUES = [
     "", "a", "0", "5", "05", "+5", "5, 5", "5 ", "10001", "9" * 18, "9" * 19, "keep-alive", "Keep-Alive", "close",

@@ -99,7 +99,7 @@ async def test_who_traces_finds_his_trace_and_who_asks_for_whom_is_ours_to_say(
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
         writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-fleet-internal: secret\r\n"
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-fleet-model-version: 7\r\nx-request-id: host's\r\n"
             b"endpoint-load-metrics: TEXT cpu_utilization=0.3\r\n\r\n"
         )
 
@@ -115,7 +115,8 @@ async def test_who_traces_finds_his_trace_and_who_asks_for_whom_is_ours_to_say(
         assert "whatever" not in host.heads[0].lower()
         assert 'forwarded: for=127.0.0.1;host="test";proto=http' in lines
         assert "x-forwarded-for: 127.0.0.1" in lines and "x-forwarded-proto: http" in lines
-        assert "x-fleet-internal" not in reply.headers and "endpoint-load-metrics" not in reply.headers
+        assert "endpoint-load-metrics" not in reply.headers and reply.headers["x-fleet-model-version"] == "7"
+        assert "host's" not in reply.headers["x-request-id"]
 
 
 async def test_a_pipelined_request_waits_for_its_turn_behind_a_slow_one(

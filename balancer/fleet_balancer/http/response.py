@@ -20,14 +20,14 @@ from fleet_balancer.http.grammar import (
     tokens_of,
     without,
 )
-from fleet_balancer.http.usual import CONNECTION, USUAL_RESPONSE
+from fleet_balancer.http.usual import CONNECTION, REQUEST_ID, USUAL_RESPONSE
 from fleet_wire.refusal import Refusal
 
 _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + VALUE + rb"*+)?+\r\n" + FIELDS + rb"\r\n")
 _LINE = re.compile(rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [^\r\n]*)?\r\n")
 _SPECIAL = re.compile(
     rb"\r\n(content-length|transfer-encoding|connection|keep-alive|proxy-connection|proxy-authenticate|upgrade|te|"
-    rb"x-request-id|x-fleet-[^:]*|retry-after|endpoint-load-metrics): ?([^\r]*)"
+    rb"x-request-id|retry-after|endpoint-load-metrics): ?([^\r]*)"
 )
 # Connection options that name no field to drop: framing stays, and the lines of the others are cut in any case.
 _NOT_NAMED = frozenset((b"content-length", b"transfer-encoding", b"close", b"keep-alive", b"upgrade", b"te"))
@@ -86,7 +86,7 @@ def parse_response(data: bytes, method: bytes, limits: Limits) -> ResponseHead |
     match = USUAL_RESPONSE.match(data)
     if match is None:
         return parse_strictly(data, method, limits)
-    code, length, staying = match.groups()
+    code, length, staying, request_id = match.groups()
     size = match.end()
     if length is None or code == b"204" or (size > limits.sure and not _within(data, size, limits)):
         return parse_strictly(data, method, limits)
@@ -94,10 +94,16 @@ def parse_response(data: bytes, method: bytes, limits: Limits) -> ResponseHead |
     head.status = _STATUS[code]
     head.size = size
     head.length = int(length) if method != b"HEAD" and code != b"304" else 0
-    if staying is None:
+    if staying is None and request_id is None:
         head.kept = data[: size - 2]
-    else:
-        head.kept = data[: match.start(3) - CONNECTION] + data[match.end(3) + 2 : size - 2]
+        return head
+    cuts = []
+    if staying is not None:
+        cuts.append((match.start(3) - CONNECTION, match.end(3) + 2))
+    if request_id is not None:
+        cuts.append((match.start(4) - REQUEST_ID, match.end(4) + 2))
+        cuts.sort()
+    head.kept = without(data, cuts, size - 2)
     return head
 
 

@@ -64,15 +64,20 @@ USUAL_REQUEST = re.compile(
 CONNECTION = len(b"connection: ")
 AUTHORIZATION = len(b"authorization:")
 
-# Groups: status, Content-Length, "keep-alive" of Connection.
+# Groups: status, Content-Length, "keep-alive" of Connection, the value of x-request-id (an agent echoes it).
 USUAL_RESPONSE = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: "
     + VALUE
     + rb"*+)?+\r\n"
     + _lines(
-        {b"content-length": _LENGTH, b"connection": rb" ([Kk]eep-[Aa]live)"},
-        b"transfer-encoding: keep-alive: proxy-connection: proxy-authenticate: upgrade: te: x-request-id: x-fleet- "
-        b"retry-after: endpoint-load-metrics:".split(),
+        {
+            b"content-length": _LENGTH,
+            b"connection": rb" ([Kk]eep-[Aa]live)",
+            b"x-request-id": rb"(" + VALUE + rb"*+)",
+        },
+        b"transfer-encoding: keep-alive: proxy-connection: proxy-authenticate: upgrade: te: retry-after: "
+        b"endpoint-load-metrics:".split(),
         2,
     )
 )
+REQUEST_ID = len(b"x-request-id:")
