@@ -89,6 +89,7 @@ class Member:
         "inline",
         "lag",
         "lag_step",
+        "learn_at",
         "limit",
         "load",
         "models",
@@ -151,7 +152,7 @@ class Member:
         self.share = 1.0
         self.ramp = 1.0
         self.speed = 1.0
-        self.lag = self.lag_step = 0.0
+        self.lag = self.lag_step = self.learn_at = 0.0
         self.seen = 0
         self.progress_at = self.round_s = self.each_s = self.stuck = 0.0
         self.pace = 0.0

@@ -15,6 +15,9 @@ from fleet_balancer.pick.progress import LOOKS, overdue, progressed
 from fleet_balancer.pick.speed import Speeds
 from fleet_wire.balancer import PoolConfig
 
+# A host's speed is learned from one answer in so many seconds: from thousands a second nothing more would follow.
+LEARN_S = 0.002
+
 
 class LeastConnections(ByScore):
     """(in flight + stuck + 1) / share."""
@@ -46,6 +49,12 @@ class LeastConnections(ByScore):
         return super().best(shelves, ask)
 
     def observed(self, member: Member, model: str | None, latency_ms: float, depth: int, now: float) -> None:
+        if now < member.learn_at:
+            member.progress_at = now
+            if member.stuck:
+                member.stuck = 0.0
+            return
+        member.learn_at = now + LEARN_S
         progressed(member, now)
         if self._speeds.learn(member, model, latency_ms, depth):
             member.share = self.weigh(member) * member.ramp

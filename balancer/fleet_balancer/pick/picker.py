@@ -99,7 +99,7 @@ class Picker(Watcher):
         """A member is new here."""
         member.due = member.placed = member.draw_at = None
         member.speed = member.ramp = 1.0
-        member.lag = member.lag_step = 0.0
+        member.lag = member.lag_step = member.learn_at = 0.0
         member.seen = 0
         member.progress_at = member.round_s = member.each_s = member.stuck = 0.0
 
