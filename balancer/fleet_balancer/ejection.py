@@ -108,9 +108,9 @@ class Ejector:
         return []
 
     def learn(self, hosts: Sequence[Member], latencies_ms: Sequence[float]) -> None:
-        """Which host completed a request, and how long each took, since the last call; of many, the latest do."""
+        """Which host completed a request, and how long each took, since the last call; of many, LATEST do."""
         if self.watches_latency:
-            self._outliers.learn(zip(hosts[-LATEST:], latencies_ms[-LATEST:], strict=True))
+            self._outliers.learn(zip(hosts, latencies_ms, strict=True))
 
     @property
     def watches_latency(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Protocol
 from fleet_balancer.ask import Ask
 from fleet_balancer.asking import asking_for
 from fleet_balancer.budget import Budget
-from fleet_balancer.ejection import Ejector
+from fleet_balancer.ejection import LATEST, Ejector
 from fleet_balancer.hedge import Hedge
 from fleet_balancer.lobby import Lobby
 from fleet_balancer.member import Member, MemoryReport
@@ -294,9 +294,10 @@ class Pool:
         if self.config.hedge:
             self.hedge.learn(self._latencies)
         if self.ejector.watches_latency:
-            self.ejector.learn([claim.member for claim in self._answered], self._latencies)
+            latest = self._answered[-LATEST:]
+            self.ejector.learn([claim.member for claim in latest], self._latencies[-LATEST:])
         if self._answered:
-            self._traffic.completed((claim.model for claim in self._answered), self._latencies)
+            self._traffic.completed([claim.model for claim in self._answered], self._latencies)
         self._latencies.clear()
         self._answered.clear()
         return self._histogram

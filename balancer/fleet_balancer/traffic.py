@@ -7,7 +7,7 @@ All others share one row, so that nobody can fill the metrics.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from fleet_wire.balancer import Figure
 
@@ -30,20 +30,23 @@ class Traffic:
         """The models that the pool says it serves; none: any."""
         self._declared = frozenset(declared)
 
-    def completed(self, models: Iterable[str | None], latencies_ms: Iterable[float]) -> None:
+    def completed(self, models: Sequence[str | None], latencies_ms: Sequence[float]) -> None:
         """Requests that were answered, each with its model and latency."""
-        models = list(models)
-        counts = Counter(models)
-        if counts.keys() == {None}:
+        if models.count(models[0]) == len(models):  # the usual traffic, without a look at each
+            self._add(models[0], len(models), sum(latencies_ms))
             return
+        counts = Counter(models)
         sums: dict[str | None, float] = dict.fromkeys(counts, 0.0)
         for model, ms in zip(models, latencies_ms, strict=True):
             sums[model] += ms
         for model, count in counts.items():
-            if model is not None:
-                row = self._row(model)
-                self._completed[row] += count
-                self._seconds[row] += sums[model] / 1000.0
+            self._add(model, count, sums[model])
+
+    def _add(self, model: str | None, count: int, sum_ms: float) -> None:
+        if model is not None:
+            row = self._row(model)
+            self._completed[row] += count
+            self._seconds[row] += sum_ms / 1000.0
 
     def failed(self, model: str | None) -> None:
         """A request was answered with 5xx or broken off."""
