@@ -22,13 +22,26 @@ def balancer(balancer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def shared(starters: Any, wait_until_healthy: Callable[..., None]) -> tuple[Any, Any]:
-    """One origin behind one balancer, for tests that change neither."""
-    origin, balancer = starters
-    host = origin("a")
-    front = through_haproxy(balancer)("--backends", host.address)
-    wait_until_healthy(front, host.address)
-    return host, front
+def started() -> dict[str, tuple[Any, Any]]:
+    return {}
+
+
+@pytest.fixture
+def shared(
+    request: pytest.FixtureRequest,
+    started: dict[str, tuple[Any, Any]],
+    starters: Any,
+    wait_until_healthy: Callable[..., None],
+) -> tuple[Any, Any]:
+    """One origin behind one balancer, for those tests of one file that change neither."""
+    file = request.function.__code__.co_filename
+    if file not in started:
+        origin, balancer = starters
+        host = origin(f"a{len(started)}" if started else "a")
+        front = through_haproxy(balancer)("--backends", host.address)
+        wait_until_healthy(front, host.address)
+        started[file] = host, front
+    return started[file]
 
 
 @pytest.fixture(scope="module")

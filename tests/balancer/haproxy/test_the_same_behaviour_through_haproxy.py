@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("haproxy", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin") is None
-    and shutil.which("haproxy") is None,
-    reason="there is no haproxy: make test-tools brings it",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("haproxy", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin") is None
+        and shutil.which("haproxy") is None,
+        reason="there is no haproxy: make test-tools brings it",
+    ),
+]
 
 FILES = ("test_proxying", "test_failover", "test_balancer_admin", "test_device_memory")
 DIFFERS = {
