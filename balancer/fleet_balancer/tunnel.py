@@ -128,6 +128,7 @@ class Tunnel:
         upstream, self.upstream = self.upstream, None
         if upstream is None:
             return
+        self.body_left = 0
         upstream.drop(flush=flush)
         self._exchange.switched_done(outcome, self.sent)
         if flush:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
+import socket
+import time
 import types
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
+
+from fleet_balancer.front import Front
+from fleet_balancer.health import HealthRule
+from fleet_balancer.proxy import Proxy
+from fleet_balancer.settings import Settings
+from fleet_wire.balancer import Backend, BackendList, PoolConfig
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nhost: test\r\nconnection: Upgrade\r\nupgrade: %b\r\n"
@@ -86,6 +95,8 @@ async def test_each_side_may_close_its_sending_side_and_still_hear_the_other(
         await writer.drain()
         writer.write_eof()
         assert await reader.read() == b"first,heard question"
+        pool = (await asyncio.to_thread(front.status))["pools"][0]
+        assert (pool["in_flight"], pool["completed"], pool["errors"]) == (0, 1, 0)
         writer.close()
         seen = host.heads[0].lower()
         assert "\r\nconnection: upgrade\r\n" in seen and "\r\nupgrade: custom\r\n" in seen
@@ -148,6 +159,36 @@ async def test_without_the_agreement_of_both_sides_it_stays_http(
         await client.close()
         if b"h2c" in request_head:
             assert "upgrade:" not in host.heads[0].lower()
+
+
+async def test_a_tunnel_that_is_silent_for_too_long_is_ended_on_both_sides(scripted: Any) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
+        writer.write(SWITCH % b"custom")
+        await reader.readexactly(100)
+
+    async with scripted(script) as host:
+        front = Front(random.Random(0), HealthRule(), stale_s=3.0)
+        proxy = Proxy(front, Settings(tunnel_idle_s=0.3), asyncio.get_running_loop())
+        pool = PoolConfig(request_timeout_s=0.1)  # which is not for tunnels
+        backend = Backend(name="a", address=host.address)
+        swap = front.swap(BackendList(pools=[pool], backends=[backend]), time.monotonic())
+        proxy.swap(swap)
+        for member in swap.added:
+            member.health.passed(time.monotonic())
+            proxy.health_changed(member)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await proxy.start([listener])
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            start = time.monotonic()
+            writer.write(UPGRADE % b"custom")
+            async with asyncio.timeout(5):
+                assert (await reader.read()).startswith(b"HTTP/1.1 101 ")
+                await host.left.wait()
+            assert time.monotonic() - start >= 0.3
+            writer.close()
+            await proxy.stop(1.0)
+        status = front.pools["default"].status()
+        assert (status.completed, status.in_flight, status.errors) == (1, 0, 0)
 
 
 async def test_a_client_that_breaks_off_ends_the_tunnel_at_the_host(
