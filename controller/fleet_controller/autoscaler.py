@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fleet_controller.journal import HostRecord, Journal, PoolRecord
+from fleet_controller import diagnosis
+from fleet_controller.chronicle import Chronicle, inputs
+from fleet_controller.journal import DecisionRecord, HostRecord, Journal, PoolRecord
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observation
 from fleet_controller.policies import STALE_AFTER_S, Decision, PolicyState, decide
+from fleet_controller.policies.schedule import bounds
 from fleet_controller.samples import host_samples, pool_sample
 from fleet_controller.spec import FleetSpec, PoolSpec
+from fleet_controller.tally import Tally
 from fleet_controller.tick import PoolTick
 from fleet_controller.view import roomless
-from fleet_controller.window import Learned, Signal, Window
+from fleet_controller.window import Learned, PoolSample, Signal, Window
 
 # A signal that missed this many ticks is stale.
 STALE_TICKS = 3
@@ -29,6 +33,8 @@ class Autoscaler:
         self._journal = journal
         self._windows: dict[str, Window] = {}
         self._ready_since: dict[str, float] = {}
+        self._chronicles: dict[str, Chronicle] = {}
+        self._tallies: dict[str, Tally] = {}
 
     def tick(
         self,
@@ -43,19 +49,25 @@ class Autoscaler:
         record = self._journal.pool(pool.name)
         window = self._window(pool, record)
         self._learn_starts(window, pool, records, now, 2 * spec.controller.interval)
-        window.feed(now, pool_sample(pool, observation), host_samples(pool, observation))
+        counted = pool_sample(pool, observation)
+        window.feed(now, counted, host_samples(pool, observation))
+        self._tally(pool, counted, now)
         without_room = roomless(spec, pool, observation)
         ready = [n for n in pool.hosts if records[n].state is HostState.READY and n not in without_room]
         starting = [n for n in pool.hosts if records[n].state in STARTING_UP]
         signal = window.signal(now, ready=len(ready), starting=len(starting))
+        stale_after_s = max(STALE_AFTER_S, STALE_TICKS * spec.controller.interval)
         decision = None
         if goal == "up":
             record = replace(record, learned=window.learned.model_dump(mode="json"))
             if not record.paused or record.desired is None:
-                stale_after_s = max(STALE_AFTER_S, STALE_TICKS * spec.controller.interval)
                 record, decision = self._decide(pool, record, signal, now, stale_after_s)
-            self._journal.save_pool(record)
-        return PoolTick(record, signal, window.latency_ms(now), without_room, decision)
+            said = _paused(pool, record, now) if decision is None else decision
+            hosts = diagnosis.hosts(pool, records, without_room, now)
+            self._journal.save_pool(
+                record, self._noted(pool, record, said, signal, hosts, now, stale_after_s)
+            )
+        return PoolTick(record, signal, window.latency_ms(now), without_room, decision, stale_after_s)
 
     def _window(self, pool: PoolSpec, record: PoolRecord) -> Window:
         window = self._windows.get(pool.name)
@@ -77,6 +89,39 @@ class Autoscaler:
             if record.startup_s and record.since > now - lately_s:
                 window.started(record.startup_s)
 
+    def _tally(self, pool: PoolSpec, counted: PoolSample | None, now: float) -> None:
+        """Keep what came in, a minute at a time."""
+        tally = self._tallies.get(pool.name)
+        if tally is None:
+            tally = self._tallies[pool.name] = Tally(self._journal.traffic_mark(pool.name))
+        over = tally.feed(now, counted)
+        if over is not None:
+            self._journal.keep_traffic(pool.name, *over)
+
+    def _noted(
+        self,
+        pool: PoolSpec,
+        record: PoolRecord,
+        decision: Decision,
+        signal: Signal,
+        hosts: diagnosis.Hosts,
+        now: float,
+        stale_after_s: float,
+    ) -> DecisionRecord | None:
+        """The decision and its inputs for the journal, where it differs from what is written there."""
+        case = diagnosis.Case(
+            pool.name,
+            pool.scaling,
+            decision,
+            signal,
+            hosts,
+            now,
+            paused=record.paused,
+            stale_after_s=stale_after_s,
+        )
+        chronicle = self._chronicles.setdefault(pool.name, Chronicle(pool.name))
+        return chronicle.note(now, inputs(decision, signal, record.policy_state, diagnosis.diagnose(case)))
+
     def _decide(
         self, pool: PoolSpec, record: PoolRecord, signal: Signal, now: float, stale_after_s: float
     ) -> tuple[PoolRecord, Decision]:
@@ -88,3 +133,15 @@ class Autoscaler:
             record = replace(record, desired=decision.desired, why=decision.reason)
         said = {"at": now, **decision.model_dump(mode="json")}
         return replace(record, policy_state=state.model_dump(mode="json"), last_decision=said), decision
+
+
+def _paused(pool: PoolSpec, record: PoolRecord, now: float) -> Decision:
+    """What holds while an operator keeps the number: nothing is decided, and that is worth knowing later."""
+    desired = record.desired or 0
+    return Decision(
+        desired=desired,
+        reason=f"paused by an operator, stays at {desired}",
+        winner="operator",
+        blocked_by=("paused by an operator",),
+        bounds=bounds(pool.scaling, now),
+    )

@@ -101,6 +101,36 @@ class KeyRecord:
 
 
 @dataclass(frozen=True)
+class DecisionRecord:
+    """A pool's decision that was taken at `at` and seen to hold until `until`, Unix seconds.
+
+    `told`: desired, reason, winner, recommendations, blocked_by, bounds; and what led to it: signal, state, diagnosis.
+    """
+
+    pool: str
+    at: float
+    until: float
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a balancer's count of arrivals stood at `at` (Unix seconds). `source` names the process."""
+
+    source: str
+    arrivals: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Minute:
+    """Requests that came in within the minute that starts at `at` (Unix seconds, a multiple of 60)."""
+
+    at: int
+    requests: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """How a request went; `done` False while the controller has not come to it."""
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleet_controller import diagnosis
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Observation
-from fleet_controller.policies import PolicyState, cooldown_remaining_s
+from fleet_controller.policies import Decision, PolicyState, cooldown_remaining_s
+from fleet_controller.policies.schedule import bounds
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.spec import FleetSpec, PoolSpec
 from fleet_controller.tick import PoolTick
@@ -77,12 +79,30 @@ class Picture:
             "in_flight": traffic[0],
             "queued": traffic[1],
             "last_decision": tick.record.last_decision,
+            "diagnosis": self._diagnosis(pool, tick, now),
             "cooldown_remaining_s": cooldown_remaining_s(
                 pool.scaling, PolicyState.model_validate(tick.record.policy_state), now
             ),
             "paused": tick.record.paused,
             "goal": self.goal,
         }
+
+    def _diagnosis(self, pool: PoolSpec, tick: PoolTick, now: float) -> list[str]:
+        last = tick.record.last_decision
+        # a number that a person asked for comes without bounds
+        known = None if last is None else {"bounds": bounds(pool.scaling, now), **last}
+        case = diagnosis.Case(
+            pool.name,
+            pool.scaling,
+            None if known is None else Decision.model_validate(known),
+            tick.signal,
+            diagnosis.hosts(pool, self.records, tick.roomless, now),
+            now,
+            paused=tick.record.paused,
+            goal=self.goal,
+            stale_after_s=tick.stale_after_s,
+        )
+        return list(diagnosis.diagnose(case))
 
     def _traffic(self, pool: str) -> tuple[int, int]:
         balancer = self.observation.balancer if self.observation else None

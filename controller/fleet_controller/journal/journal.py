@@ -24,15 +24,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
-from fleet_controller.journal import tables
+from fleet_controller.journal import history, tables
 from fleet_controller.lifecycle import HostState, check_move
 from fleet_controller.records import (
     Action,
     ActionKind,
     Answer,
+    DecisionRecord,
     Event,
     HostRecord,
     KeyRecord,
+    Mark,
+    Minute,
     PoolRecord,
     Request,
 )
@@ -255,7 +258,8 @@ class Journal:
             )
         return PoolRecord(name) if row is None else PoolRecord(**row)
 
-    def save_pool(self, pool: PoolRecord) -> None:
+    def save_pool(self, pool: PoolRecord, decided: DecisionRecord | None = None) -> None:
+        """Save a pool's record, and with it the decision that made it so."""
         with self._transaction() as connection:
             values = {
                 "desired": pool.desired,
@@ -270,6 +274,30 @@ class Journal:
             )
             if updated.rowcount == 0:
                 connection.execute(sa.insert(tables.pools).values(name=pool.name, **values))
+            if decided is not None:
+                history.keep_decision(connection, decided)
+
+    def decisions(self, pool: str, at: float, limit: int = 2) -> list[DecisionRecord]:
+        """The decision that was in force at `at` (Unix seconds) and those before it, newest first."""
+        with self._transaction(reads=True) as connection:
+            return history.read_decisions(connection, pool, at, limit)
+
+    # traffic
+
+    def keep_traffic(self, pool: str, minutes: Iterable[Minute], mark: Mark) -> None:
+        """Add what came in during minutes that are over, and where the balancer's count stood then."""
+        with self._transaction() as connection:
+            history.keep_traffic(connection, pool, minutes, mark)
+
+    def traffic(self, pool: str, since: float = 0.0) -> list[Minute]:
+        """The minutes since then whose requests are known, oldest first."""
+        with self._transaction(reads=True) as connection:
+            return history.read_traffic(connection, pool, since)
+
+    def traffic_mark(self, pool: str) -> Mark | None:
+        """Where the balancer's count stood when the newest of these minutes ended; None: none is known."""
+        with self._transaction(reads=True) as connection:
+            return history.read_mark(connection, pool)
 
     # events
 

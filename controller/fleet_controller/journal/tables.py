@@ -86,6 +86,27 @@ api_keys = Table(
     Column("pools", JSON, nullable=False),
 )
 
+# A decision with its inputs, and until when it was seen to hold. Bounded: see history.py.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("pool", String, primary_key=True),
+    Column("at", Float, primary_key=True),
+    Column("until", Float, nullable=False),
+    Column("told", JSON, nullable=False),
+)
+
+# Requests that came in: one row an hour (`hour` counts from 1970), one number a minute, null where nobody knows.
+# `mark` is where the count of the balancer stood at the end of the last of these minutes.
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("pool", String, primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("counts", JSON, nullable=False),
+    Column("mark", JSON, nullable=False),
+)
+
 # Single values: "goal" (up or down) and "status" (the last tick's picture).
 facts = Table(
     "facts",

@@ -232,13 +232,15 @@ def test_a_store_of_an_older_fleetctl_is_brought_up_and_keeps_what_it_held(
     journal: Journal, url: str
 ) -> None:
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.execute("DROP TABLE api_keys")
+        for newer in ("api_keys", "decisions", "traffic"):
+            connection.execute(f"DROP TABLE {newer}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
     again = Journal.open(url)
     assert sorted(again.hosts()) == ["a", "b", "c"]
     again.add_key(KeyRecord("alice", "ab" * 32, 1.0))
     assert again.api_keys() == [KeyRecord("alice", "ab" * 32, 1.0)]
+    assert again.decisions("default", 1e9) == again.traffic("default") == []
     again.close()
 
 
