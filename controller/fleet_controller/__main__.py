@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fleet_controller import outside
+from fleet_controller import outside, watchdog
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Journal, JournalError
@@ -41,9 +41,6 @@ def main() -> None:
     try:
         file = FleetFile(options.fleet.resolve())
         spec = file.load()
-        if options.state:
-            controller = spec.controller.model_copy(update={"state": options.state})
-            spec = spec.model_copy(update={"controller": controller})
         sys.exit(_run(file, spec, options))
     except (SpecError, Refused) as error:
         sys.stderr.write(f"{error}\n")
@@ -54,10 +51,16 @@ def main() -> None:
 
 
 def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
-    folder = StateFolder.of(spec)
+    kept = spec
+    if options.state:
+        kept = spec.model_copy(
+            update={"controller": spec.controller.model_copy(update={"state": options.state})}
+        )
+    folder = StateFolder.of(kept)
     with folder.lock("controller"), ThreadPoolExecutor(max_workers=32) as executor:
         journal = Journal.open(folder.journal_url)
-        loop = Loop(file, spec, journal, outside.real(spec, journal, folder, executor))
+        world = outside.real(spec, journal, folder, executor)
+        loop = Loop(file, spec, journal, world)
         if options.once:
             _print_once(loop)
             return 0
@@ -66,8 +69,10 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: stop.set())
         if options.ready_file:
             _write(options.ready_file, {"pid": os.getpid(), "fleet": spec.fleet})
+        end_watch = watchdog.watch(world.pulse, watchdog.start_afresh)
         loop.run(stop)
         loop.rest(GRACE_S)
+        end_watch()
         journal.close()
     return 0
 

@@ -18,10 +18,14 @@ JUMP_S = 5.0
 
 
 class Clock(Protocol):
-    """`now` in Unix seconds, `monotonic` in seconds from some start, for what lasts."""
+    """`now` in Unix seconds, `monotonic` in seconds from some start, for what lasts.
+
+    `apart`: seconds by which the machine's clock is ahead of `now`; 0 where nobody set it.
+    """
 
     def now(self) -> float: ...
     def monotonic(self) -> float: ...
+    def apart(self) -> float: ...
     def sleep(self, seconds: float) -> None: ...
 
 

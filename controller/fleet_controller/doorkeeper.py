@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
+from collections.abc import Callable
 
 from fleet_controller import daemons, doorconfig
+from fleet_controller.clock import Clock
+from fleet_controller.doorwatch import DoorWatch
 from fleet_controller.frontdoor import FrontDoor, FrontDoorError
 from fleet_controller.journal import Journal
 from fleet_controller.spec import FleetSpec
@@ -20,11 +22,12 @@ HUNG_GRACE_S = 2.0
 class Doorkeeper:
     """The controller's care for one balancer. What doorconfig.FIXED names doesn't change while it runs."""
 
-    def __init__(self, spec: FleetSpec, folder: StateFolder, journal: Journal) -> None:
+    def __init__(self, spec: FleetSpec, folder: StateFolder, journal: Journal, clock: Clock) -> None:
         self._spec = spec
         self._folder = folder
         self._daemon = daemons.balancer(spec, folder)
         self._journal = journal
+        self._clock = clock
         self.door = FrontDoor(self._admin, folder.token("balancer"))
         self._sent: tuple[BackendList, float] | None = None
         self._silent_since: float | None = None
@@ -53,21 +56,23 @@ class Doorkeeper:
         if status is not None:
             self._silent_since = None
         elif self._silent_since is None:
-            self._silent_since = time.monotonic()
+            self._silent_since = self._clock.monotonic()
 
-    def process(self) -> daemons.Process | None:
-        """The balancer's process now."""
-        return self._daemon.find()
+    def watch(self, lost: Callable[[], None]) -> Callable[[], None]:
+        """Have `lost` called, in another thread, the moment the balancer ends; what is returned ends the watch."""
+        watch = DoorWatch(lambda: self._daemon.find(), lost)
+        watch.start()
+        return watch.stop
 
     def revive(self) -> None:
         """The balancer's process has ended: start it again at once. What goes wrong is seen and told by tend()."""
         with self._starting:
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             try:
                 if self._daemon.ensure():
-                    took_ms = (time.monotonic() - begun) * 1000.0
+                    took_ms = (self._clock.monotonic() - begun) * 1000.0
                     text = f"the balancer ended, and was started again in {took_ms:.0f} ms"
-                    self._journal.record(time.time(), "balancer", text)
+                    self._journal.record(self._clock.now(), "balancer", text)
             except (daemons.DaemonError, OSError):
                 pass
 
@@ -78,7 +83,7 @@ class Doorkeeper:
 
     def _tend(self, now: float, patience_s: float) -> None:
         try:
-            if self._silent_since is not None and time.monotonic() - self._silent_since > patience_s:
+            if self._silent_since is not None and self._clock.monotonic() - self._silent_since > patience_s:
                 self._silent_since = None
                 if self._daemon.stop(HUNG_GRACE_S):
                     text = f"the balancer did not answer for {patience_s:.0f} s and was stopped"
@@ -130,5 +135,7 @@ class Doorkeeper:
             self._sent = None
             if str(error) != self._refused:  # once, not at every tick
                 self._refused = str(error)
-                self._journal.record(time.time(), "balancer", f"the hosts could not be told to it: {error}")
+                self._journal.record(
+                    self._clock.now(), "balancer", f"the hosts could not be told to it: {error}"
+                )
             return False

@@ -6,34 +6,32 @@ Each tick looks at what is, so a controller that was killed goes on where the jo
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleet_controller import requests
 from fleet_controller.actuate import Actuator, Site
+from fleet_controller.actuate.allowance import Allowance
 from fleet_controller.actuate.hands import Hands
-from fleet_controller.autoscaler import Autoscaler
+from fleet_controller.autoscaler import STALE_TICKS, Autoscaler
 from fleet_controller.backends import backends
-from fleet_controller.doorwatch import DoorWatch
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal, JournalError
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
-from fleet_controller.observe import Observation
-from fleet_controller.outside import Outside
-from fleet_controller.plan import PoolView, Step, steps
-from fleet_controller.policies import Decision
+from fleet_controller.news import News
+from fleet_controller.observe import Observation, Target
+from fleet_controller.outside import Bell, Outside
+from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, steps, stops_left
+from fleet_controller.policies import STALE_AFTER_S, Decision
+from fleet_controller.pulse import LOOK_S, LOOP_S
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
 from fleet_controller.view import pool_view
 
 log = logging.getLogger(__name__)
-
-REQUEST_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,53 +53,79 @@ class Loop:
         self._observer = outside.observer
         self._doorkeeper = outside.doorkeeper
         self._site = outside.open_site(spec)
-        self._woken = threading.Event()
-        hands = Hands(journal, self._doorkeeper.door, self._observer, self._woken.set, self._clock)
+        self._pulse = outside.pulse
+        self._woken = outside.bell()
+        self._allowance = Allowance()
+        hands = Hands(
+            journal,
+            self._doorkeeper.door,
+            self._observer,
+            self._woken.set,
+            self._clock,
+            self._pulse,
+            self._allowance,
+        )
         self._actuator = Actuator(hands, outside.spawn)
         self._autoscaler = Autoscaler(journal)
         self._latencies = HostLatencies()
+        self._news = News(journal)
         self._retired: list[Site] = []
         self._ticks: dict[str, PoolTick] = {}
         self._observation: Observation | None = None
-        self._began: Counter[str] = Counter()
+        self._looking = False
+        self._looked: Observation | Exception | None = None
         requests.take_in(spec, journal, self._clock.now())
 
     @property
     def _spec(self) -> FleetSpec:
         return self._site.spec
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Bell) -> None:
         """Tick until `stop` is set, and meanwhile have a balancer that ended started again at once."""
-        watch = DoorWatch(self._doorkeeper.process, self._door_lost)
-        watch.start()
+        end_watch = self._doorkeeper.watch(self._door_lost)
         try:
             self._run(stop)
         finally:
-            watch.stop()
+            end_watch()
+            self._pulse.ends("the loop")
 
     def _door_lost(self) -> None:
         if self._goal() == "up":
             self._doorkeeper.revive()
             self._woken.set()
 
-    def _run(self, stop: threading.Event) -> None:
-        """Tick at each interval, at once when an operator asks, and reconcile on every change."""
-        due = time.monotonic()
+    def _run(self, stop: Bell) -> None:
+        due = self._clock.monotonic()
         while not stop.is_set():
+            self._pulse.within("the loop", LOOP_S)
             try:
-                asked = self._answer()
-                if asked or time.monotonic() >= due:
-                    due = time.monotonic() + self._spec.controller.interval
-                    self.tick(self._clock.now())
-                elif self._woken.is_set():
-                    self.reconcile(self._clock.now())
+                due = self._turn(due)
             except Exception as error:
                 # Nobody would start the controller again: it says what went wrong, a full disk or a bug of ours, and
                 # tries again at the next interval. What it did not come to is found again then.
                 self._complain(error)
-                due = time.monotonic() + self._spec.controller.interval
+                due = self._clock.monotonic() + self._spec.controller.interval
                 stop.wait(self._spec.controller.interval)
-            self._woken.wait(min(REQUEST_POLL_S, max(0.0, due - time.monotonic())))
+            self._woken.wait(min(self._outside.poll_s, max(0.0, due - self._clock.monotonic())))
+
+    def _turn(self, due: float) -> float:
+        """Look at each interval, and at once when an operator asked; decide on what was seen; reconcile on change.
+
+        The look goes on beside: a host that hangs keeps it waiting for seconds, and must keep nobody else waiting.
+        """
+        asked = self._answer()
+        if (asked or self._clock.monotonic() >= due) and not self._looking:
+            due = self._clock.monotonic() + self._spec.controller.interval
+            self._begin_look()
+        looked = self._looked
+        if looked is not None:
+            self._looked = None
+            if isinstance(looked, Exception):
+                raise looked
+            self._decide(looked)
+        elif asked or self._woken.is_set():
+            self.reconcile(self._clock.now())
+        return due
 
     def _complain(self, error: Exception) -> None:
         if isinstance(error, JournalError):
@@ -112,32 +136,62 @@ class Loop:
     def once(self) -> TickReport:
         """One tick, and its actions to their end."""
         self._answer()
-        report = self.tick(self._clock.now())
+        report = self._decide(self._look(self._prepared(), self._goal(), self._clock.now()))
         while self._actuator.busy():
-            if self._woken.wait(REQUEST_POLL_S):  # a host moved: a drain waits until the balancer was told
+            if self._woken.wait(
+                self._outside.poll_s
+            ):  # a host moved: a drain waits until the balancer was told
                 self._woken.clear()
                 self._publish(self._clock.now())
         self._publish(self._clock.now())
         return report
 
-    def tick(self, now: float) -> TickReport:
-        """Look, decide, act."""
-        self._reload(now)
-        self._close_retired()
-        self._actuator.resume(self._site)
-        goal = self._goal()
-        if goal == "up":
-            self._doorkeeper.tend(now, self._spec.controller.unreachable_after)
-        self._observation = self._look(now)
+    def _decide(self, observation: Observation) -> TickReport:
+        """What one look leads to."""
+        now, goal = self._clock.now(), self._goal()
+        self._observation = observation
+        self._allowance.renew()
+        self._hear(observation)
         self._welcome_back(now)
         records = self._journal.hosts()
         self._ticks = {
             pool.name: self._autoscaler.tick(self._spec, pool, self._observation, records, goal)
             for pool in self._spec.pools
         }
-        self._began.clear()
         decisions = {name: tick.decision for name, tick in self._ticks.items() if tick.decision is not None}
-        return TickReport(decisions, self.reconcile(now, after_a_look=True))
+        begun = self.reconcile(now, after_a_look=True)
+        self._after_a_look(now, goal)
+        return TickReport(decisions, begun)
+
+    def _after_a_look(self, now: float, goal: str) -> None:
+        """Say what inspections may do, and tell what only the whole picture shows."""
+        records = self._journal.hosts()
+        for pool in self._spec.pools:
+            view = self._view(pool, records, frozenset())
+            self._allowance.grant(pool.name, stops_left(view))
+            tick = self._ticks.get(pool.name)
+            stale_after_s = max(STALE_AFTER_S, STALE_TICKS * self._spec.controller.interval)
+            age_s = 0.0 if tick is None or tick.signal is None else tick.signal.age_s
+            stale = goal == "up" and age_s > stale_after_s
+            text = "nothing is heard of its traffic, so nothing is scaled down until it is"
+            self._news.tell(now, "blackout", text if stale else "", pool.name, "its traffic is known again")
+            lost, in_use = out_of_sight(view)
+            text = (
+                f"{lost} of {in_use} hosts are out of sight; that may be the network, so no host is stopped"
+            )
+            frozen = mass_loss(view) or (blind(view) and in_use > 1)
+            self._news.tell(
+                now, "mass_loss", text if frozen else "", pool.name, "enough hosts are in sight again"
+            )
+        apart = self._clock.apart()
+        ahead = "ahead of" if apart > 0 else "behind"
+        text = (
+            f"this machine's clock was set and is {ahead} the fleet's time, which follows it slowly so that nothing "
+            "ends early; schedules run by the fleet's time until both agree"
+        )
+        self._news.tell(
+            now, "clock", text if apart else "", over="the fleet's time is this machine's clock again"
+        )
 
     def reconcile(self, now: float, after_a_look: bool = False) -> list[Step]:
         """Begin what the last decisions call for, as the hosts are now, and tell the balancer and the operator.
@@ -145,6 +199,8 @@ class Loop:
         Silent hosts are inspected once after each look: the end of an inspection must not call for the next one.
         """
         self._woken.clear()
+        if self._observation is None:  # nothing was seen yet, so nothing is known that a step could rest on
+            return []
         # Who is busy is asked before how the hosts are: an action that ends in between leaves its host alone for this
         # once, where the other order would take its last state but one for the truth.
         busy = self._actuator.busy() | {a.host for a in self._journal.open_actions()}
@@ -156,21 +212,49 @@ class Loop:
                     continue
                 if self._actuator.submit(step, self._site):
                     begun.append(step)
-                    self._began[pool.name] += step.kind == "stop"
+                    if step.kind == "stop":
+                        self._allowance.spend(pool.name)
         self._publish(now)
         return begun
 
     # observe
 
-    def _look(self, now: float) -> Observation:
-        targets = self._site.targets(self._journal.hosts())
-        observation = self._observer.look(targets, self._doorkeeper.door, now)
+    def _prepared(self) -> Mapping[str, Target]:
+        """See to what has to be in order before a look; whom to ask."""
+        self._reload(self._clock.now())
+        self._close_retired()
+        self._actuator.resume(self._site)
+        return self._site.targets(self._journal.hosts())
+
+    def _begin_look(self) -> None:
+        """Look beside the loop; what is seen, or what went wrong, is in `_looked` when that is done."""
+        targets, goal, now = self._prepared(), self._goal(), self._clock.now()
+        self._looking = True
+        self._pulse.within("the look at the fleet", LOOK_S)
+
+        def look() -> None:
+            try:
+                self._looked = self._look(targets, goal, now)
+            except Exception as error:  # whatever it is, the loop must hear of it, or it would wait for ever
+                self._looked = error
+            finally:
+                self._pulse.ends("the look at the fleet")
+                self._looking = False
+                self._woken.set()
+
+        self._outside.spawn("look", look)
+
+    def _look(self, targets: Mapping[str, Target], goal: str, now: float) -> Observation:
+        if goal == "up":
+            self._doorkeeper.tend(now, self._spec.controller.unreachable_after)
+        return self._observer.look(targets, self._doorkeeper.door, now)
+
+    def _hear(self, observation: Observation) -> None:
         answers = {name: r.status for name, r in observation.hosts.items() if r.status is not None}
         for name, status in answers.items():
-            self._latencies.feed(now, name, status)
+            self._latencies.feed(observation.at, name, status)
         self._actuator.heard(answers)
         self._doorkeeper.heard(observation.balancer)
-        return observation
 
     def _welcome_back(self, now: float) -> None:
         """A host that could not be reached and whose agent answers again is ready: nothing needs mending there."""
@@ -197,7 +281,7 @@ class Loop:
             reason=known.why,
             busy=busy,
             observation=self._observation,
-            stopped=self._began[pool.name],
+            stopped=self._allowance.used(pool.name),
         )
 
     def _goal(self) -> str:
@@ -275,6 +359,7 @@ class Loop:
                 ("balancer.listen", self._spec.balancer.listen, spec.balancer.listen),
                 ("balancer.admin", self._spec.balancer.admin, spec.balancer.admin),
                 ("balancer.engine", self._spec.balancer.engine, spec.balancer.engine),
+                ("controller.state", self._spec.controller.state, spec.controller.state),
             )
             if before != after
         ]

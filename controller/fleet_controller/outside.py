@@ -5,9 +5,11 @@ The loop is handed one of these, so that the same loop runs against a simulated 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from fleet_controller.actuate import Site, open_site
 from fleet_controller.actuate.actuator import Spawn, in_thread
@@ -15,27 +17,46 @@ from fleet_controller.clock import Clock, SteadyClock
 from fleet_controller.doorkeeper import Doorkeeper
 from fleet_controller.journal import Journal
 from fleet_controller.observe import Observer
+from fleet_controller.pulse import Pulse
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
 
 
+class Bell(Protocol):
+    """What wakes a thread that waits: threading.Event, or what stands for it in a simulated world."""
+
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+    def clear(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Outside:
-    """`open_site` gives the machines and releases of one version of fleet.yaml. Raises HostFailure."""
+    """`open_site` gives the machines and releases of one version of fleet.yaml; raises HostFailure.
+
+    `spawn` has a piece of work done beside the loop, and `bell` makes what wakes it. `pulse` hears who is alive.
+    Each `poll_s` seconds the loop sees whether an operator asked something.
+    """
 
     clock: Clock
     observer: Observer
     doorkeeper: Doorkeeper
     open_site: Callable[[FleetSpec], Site]
     spawn: Spawn
+    pulse: Pulse
+    bell: Callable[[], Bell] = field(default=threading.Event)
+    poll_s: float = 0.2
 
 
 def real(spec: FleetSpec, journal: Journal, folder: StateFolder, executor: Executor) -> Outside:
     """The system's clock, hosts over SSH, the balancer's process, threads. Agents are asked on `executor`."""
+    clock = SteadyClock()
     return Outside(
-        SteadyClock(),
+        clock,
         Observer(executor),
-        Doorkeeper(spec, folder, journal),
+        Doorkeeper(spec, folder, journal, clock),
         lambda wanted: open_site(wanted, folder),
         in_thread,
+        Pulse(clock),
     )

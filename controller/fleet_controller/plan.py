@@ -40,7 +40,8 @@ class PoolView:
     """What plan looks at, for one pool. `hosts` are the pool's candidates in the order of fleet.yaml.
 
     `reason` is the decision's sentence. `busy` hosts have an open action. `silent` maps hosts that do not answer (or
-    say that they failed) to what was heard; `roomless` ones lack the device memory that a model of the pool needs.
+    say that they failed) to what was heard; `mute` ones did not answer at all. `roomless` hosts lack the device memory
+    that a model of the pool needs.
     `stopped` counts the stops already begun since the last decision.
     """
 
@@ -53,6 +54,7 @@ class PoolView:
     busy: frozenset[str] = frozenset()
     silent: Mapping[str, str] = field(default_factory=dict)
     roomless: frozenset[str] = frozenset()
+    mute: frozenset[str] = frozenset()
     in_flight: Mapping[str, int] = field(default_factory=dict)
     stopped: int = 0
 
@@ -100,10 +102,28 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
 
 
 def mass_loss(view: PoolView) -> bool:
-    """Whether so many hosts are unreachable that they are likelier cut off than gone."""
-    lost = view.count([HostState.UNREACHABLE])
-    in_use = len(view.hosts) - view.count([HostState.OFF])
+    """Whether so many hosts are out of sight that they are likelier cut off than gone."""
+    lost, in_use = out_of_sight(view)
     return lost > MASS_LOSS_HOSTS and lost > MASS_LOSS_SHARE * in_use
+
+
+def blind(view: PoolView) -> bool:
+    """Whether nothing is seen of any host that is in use, however few they are."""
+    lost, in_use = out_of_sight(view)
+    return 0 < in_use == lost
+
+
+def out_of_sight(view: PoolView) -> tuple[int, int]:
+    """How many hosts neither answer over HTTP nor can be reached, and how many are in use at all."""
+    seen_otherwise = frozenset(
+        {HostState.OFF, HostState.FAILED, HostState.STOPPING, *STARTING_UP} - {HostState.LOADING}
+    )
+    lost = sum(
+        view.record(h).state is HostState.UNREACHABLE
+        or (h.name in view.mute and view.record(h).state not in seen_otherwise)
+        for h in view.hosts
+    )
+    return lost, len(view.hosts) - view.count([HostState.OFF])
 
 
 def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
@@ -133,12 +153,16 @@ def _victims(view: PoolView, fresh: list[HostSpec]) -> list[HostSpec]:
 
 
 def _bounded(view: PoolView, stops: list[Step]) -> list[Step]:
+    return [] if blind(view) else stops[: stops_left(view)]
+
+
+def stops_left(view: PoolView) -> int:
     """At most max(1, 10 %) of the running hosts go per decision, and none while half the fleet is out of sight."""
     if mass_loss(view):
-        return []
+        return 0
     going = max(view.stopped, view.count(GOING_DOWN))
     running = view.count([HostState.READY]) + view.count(GOING_DOWN)
-    return stops[: max(0, max(1, math.floor(STOP_SHARE * running)) - going)]
+    return max(0, max(1, math.floor(STOP_SHARE * running)) - going)
 
 
 def _with_inspections(view: PoolView, wanted: list[Step], now: float) -> list[Step]:

@@ -22,10 +22,11 @@ def pool_view(
     stopped: int = 0,
 ) -> PoolView:
     """`pool` as plan sees it; `release` is the key of the release that its hosts should run."""
-    silent = {}
+    silent, mute = {}, set()
     for name, report in observation.hosts.items():
         if report.status is None:
             silent[name] = report.error or "does not answer"
+            mute.add(name)
         elif report.status.state == "failed":
             silent[name] = report.status.error or "says that it failed"
     return PoolView(
@@ -38,6 +39,7 @@ def pool_view(
         busy=busy,
         silent=silent,
         roomless=roomless(spec, pool, observation),
+        mute=frozenset(mute),
         in_flight=observation.in_flight(),
         stopped=stopped,
     )

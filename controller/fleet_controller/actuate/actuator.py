@@ -6,15 +6,16 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from fleet_controller.actuate.hands import POLL_S, Hands, retry_delay_s, words
+from fleet_controller.actuate.hands import POLL_S, Hands, retry_delay_s, words, work_on
 from fleet_controller.actuate.inspection import Inspector
 from fleet_controller.actuate.site import Site
 from fleet_controller.actuate.start import start
 from fleet_controller.actuate.stop import stop
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.journal import Action, Busy
+from fleet_controller.journal import Action, Busy, JournalError
 from fleet_controller.lifecycle import HostState, IllegalMove
 from fleet_controller.plan import Step
+from fleet_controller.pulse import ACTION_S
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Actuator:
         if not self._free(step.host, site):
             return False
         if step.kind == "inspect":
-            self._spawn(step.host, lambda: self._inspector.inspect(step.host, site))
+            self._spawn(step.host, site, lambda: self._inspector.inspect(step.host, site))
             return True
         state = HostState.BOOTING if step.kind == "start" else HostState.DRAINING
         try:
@@ -60,14 +61,18 @@ class Actuator:
             )
         except (Busy, IllegalMove):  # the host changed since the plan was made; the next one sees it as it is
             return False
-        self._spawn(step.host, lambda: self._run(action, site))
+        self._spawn(step.host, site, lambda: self._run(action, site))
         return True
 
     def resume(self, site: Site) -> None:
         """Take up again the actions that nobody works on: left open by an earlier run, or by a journal that failed."""
         for action in self._hands.journal.open_actions():
             if self._free(action.host, site):
-                self._spawn(action.host, lambda action=action: self._run_open(action, site))  # type: ignore[misc]
+                self._spawn(
+                    action.host,
+                    site,
+                    lambda action=action: self._run_open(action, site),  # type: ignore[misc]
+                )
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for every thread; False when some still run."""
@@ -80,17 +85,23 @@ class Actuator:
         with self._lock:
             return host not in self._running and len(self._running) < site.spec.controller.parallel
 
-    def _spawn(self, host: str, work: Callable[[], None]) -> None:
+    def _spawn(self, host: str, site: Site, work: Callable[[], None]) -> None:
         def run() -> None:
             try:
                 work()
+            except JournalError as error:
+                # what is not recorded is taken up again by resume(), or found by the next look
+                log.error("the work on %s is broken off: %s", host, error)
             finally:
+                self._hands.pulse.ends(work_on(host))
                 with self._lock:
                     self._running.discard(host)
                 self._hands.on_change()
 
         with self._lock:
             self._running.add(host)
+        # a stop may wait twice for the drain before anything is heard of it
+        self._hands.pulse.within(work_on(host), ACTION_S + 2 * site.spec.host(host).agent.drain_timeout)
         self._spawn_beside(f"act-{host}", run)
 
     def _run_open(self, action: Action, site: Site) -> None:
@@ -100,8 +111,15 @@ class Actuator:
             self._run(action, site)
 
     def _run(self, action: Action, site: Site) -> None:
+        record = self._hands.record(action.host)
+        if action.kind == "start" and record.state is HostState.FAILED:
+            # it failed already, and its end was cut off: it is cleaned up, and never run a second time
+            self._give_up(action, record.error or "the start failed", site)
+            return
         try:
             (start if action.kind == "start" else stop)(action, site, self._hands)
+        except JournalError:
+            raise  # nothing more is done to a host while it can't be recorded; the action stays open
         except (
             Exception
         ) as error:  # one host's trouble, a bug of ours included, must not take the others down
@@ -111,24 +129,39 @@ class Actuator:
 
     def _fail(self, action: Action, error: Exception, site: Site) -> None:
         """Close a failed action; after a failed start, see to it that nothing half-started is left."""
-        record, text = self._hands.record(action.host), words(error, action.host)
-        unreachable = isinstance(error, HostFailure) and error.unreachable
+        text = words(error, action.host)
+        if isinstance(error, HostFailure) and error.unreachable:
+            self._conclude(action, HostState.UNREACHABLE, text)
+        elif action.kind == "start" and self._hands.record(action.host).action_id is not None:
+            self._hands.move(action.host, HostState.FAILED, "start failed", error=text)
+            self._give_up(action, text, site)
+        else:
+            self._conclude(action, HostState.FAILED, text)
+
+    def _give_up(self, action: Action, text: str, site: Site) -> None:
+        """The host is on record as failed; end what the start left there."""
         changes: dict[str, object] = {}
-        if action.kind == "start" and record.action_id is not None and not unreachable:
-            try:
-                site.machines.machine(action.host).stop(grace_s=0.0)
-                changes = {"action_id": None, "agent_port": None}
-            except (
-                Exception
-            ) as left:  # whatever it is, the action must be closed, or its host stays busy for ever
-                text = f"{text} Besides, {words(left, action.host)}"
+        try:
+            site.machines.machine(action.host).stop(grace_s=0.0)
+            changes = {"action_id": None, "agent_port": None}
+        except JournalError:
+            raise
+        except (
+            Exception
+        ) as left:  # whatever it is, the action must be closed, or its host stays busy for ever
+            text = f"{text} Besides, {words(left, action.host)}"
+        self._conclude(action, HostState.FAILED, text, **changes)
+
+    def _conclude(self, action: Action, state: HostState, text: str, **changes: object) -> None:
+        now, failures = self._hands.clock.now(), self._hands.record(action.host).failures + 1
+        retry_at = now + retry_delay_s(failures)
         self._hands.journal.conclude(
             action,
-            HostState.UNREACHABLE if unreachable else HostState.FAILED,
+            state,
             f"{action.kind} failed",
-            self._hands.clock.now(),
+            now,
             error=text,
-            failures=record.failures + 1,
-            retry_at=self._hands.clock.now() + retry_delay_s(record.failures + 1),
+            failures=failures,
+            retry_at=retry_at,
             **changes,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fleet_controller.actuate.allowance import Allowance
 from fleet_controller.actuate.site import Site
 from fleet_controller.clock import Clock
 from fleet_controller.frontdoor import FrontDoor
@@ -13,6 +14,7 @@ from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import HostReport, Observer
+from fleet_controller.pulse import Pulse
 
 FIRST_RETRY_S = 5.0
 LAST_RETRY_S = 1800.0
@@ -22,23 +24,35 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Hands:
-    """`on_change` is called after every move of a host, from the thread that made it."""
+    """`on_change` is called after every move of a host, from the thread that made it.
+
+    Whatever is done with them is a sign of life of the work on that host.
+    """
 
     journal: Journal
     door: FrontDoor
     observer: Observer
     on_change: Callable[[], None]
     clock: Clock
+    pulse: Pulse
+    allowance: Allowance
+
+    def alive(self, host: str) -> None:
+        """The work on `host` goes on."""
+        self.pulse.again(work_on(host))
 
     def record(self, host: str) -> HostRecord:
+        self.alive(host)
         return self.journal.host(host)
 
     def move(self, host: str, state: HostState, reason: str, **changes: Any) -> None:
+        self.alive(host)
         self.journal.move(host, state, reason, self.clock.now(), **changes)
         self.on_change()
 
     def note(self, host: str, text: str) -> None:
         """Show `text` as what the host is at, without an event."""
+        self.alive(host)
         self.journal.amend(host, reason=text)
         self.on_change()
 
@@ -46,6 +60,11 @@ class Hands:
         """What the host's agent says of itself now."""
         target = site.target(self.record(host))
         return HostReport(None, "no agent is known there") if target is None else self.observer.ask(target)
+
+
+def work_on(host: str) -> str:
+    """The name of the work on a host, as the watchdog tells it."""
+    return f"the work on {host}"
 
 
 def retry_delay_s(failures: int) -> float:

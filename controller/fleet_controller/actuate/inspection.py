@@ -8,7 +8,7 @@ from fleet_controller.actuate.hands import LAST_RETRY_S, Hands, retry_delay_s, w
 from fleet_controller.actuate.site import Site
 from fleet_controller.frontdoor import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.journal import HostRecord
+from fleet_controller.journal import HostRecord, JournalError
 from fleet_controller.lifecycle import HostState
 
 
@@ -25,10 +25,12 @@ class Inspector:
             self._silent_since.pop(host, None)
 
     def inspect(self, host: str, site: Site) -> None:
-        """Record what the host is found to be. Never raises."""
+        """Record what the host is found to be. Raises JournalError alone."""
         record = self._hands.record(host)
         try:
             self._judge(record, site)
+        except JournalError:
+            raise
         except Exception as error:
             # one host's trouble, a bug of ours included, must not take the others down
             lost = isinstance(error, HostFailure) and error.unreachable
@@ -57,18 +59,24 @@ class Inspector:
         since = self._silent_since.setdefault(host, self._hands.clock.monotonic())
         says_failed = report.status is not None and report.status.state == "failed"
         overdue = self._hands.clock.monotonic() - since > site.spec.controller.unreachable_after
-        if says_failed or (overdue and not self._serves(host)):
+        if not says_failed and (not overdue or self._serves(host)):
+            return
+        # half the fleet may look like this at once, and then it is likelier us than the hosts
+        if self._hands.allowance.take(site.pool(host).name):
             machine.stop(grace_s=0.0)
             why = report.status.error if report.status is not None else report.error
             verdict = "failed" if says_failed else "hangs"
             self._give_up(record, HostState.FAILED, f"{host}: the agent {verdict}: {why}", gone=True)
 
     def _serves(self, host: str) -> bool:
-        """Whether the balancer finds the host well: then it is our way to the agent that is broken, not the agent."""
+        """Whether the balancer finds the host well: then it is our way to the agent that is broken, not the agent.
+
+        Where it can't be asked we are blind, and who is blind ends nothing.
+        """
         try:
             return any(b.name == host and b.healthy for b in self._hands.door.status().backends)
         except FrontDoorError:
-            return False
+            return True
 
     def _give_up(self, record: HostRecord, state: HostState, error: str, gone: bool = False) -> None:
         """`gone`: nothing of the agent is left there."""

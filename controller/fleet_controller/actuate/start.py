@@ -46,6 +46,7 @@ def _boot(machine: Machine, site: Site, hands: Hands) -> Probe:
         except HostFailure as failure:
             if not failure.unreachable or hands.clock.monotonic() > deadline:
                 raise
+        hands.alive(machine.name)
         hands.clock.sleep(POLL_S)
 
 
@@ -100,6 +101,7 @@ def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:
     patience_s = site.spec.host(host).agent.start_timeout
     deadline = hands.clock.monotonic() + patience_s
     see = f"see `fleetctl logs {host}`"
+    pause_s = POLL_S
     while True:
         report = hands.report(host, site)
         if report.status is not None and report.status.state == "ready":
@@ -115,4 +117,5 @@ def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:
         if hands.clock.monotonic() > deadline:
             cause = f"the models were not loaded after {patience_s:.0f} s"
             raise HostFailure(host, "start", cause, f"{see}, or raise agent.start_timeout in fleet.yaml")
-        hands.clock.sleep(POLL_S)
+        hands.clock.sleep(pause_s)
+        pause_s = min(1.0, 1.1 * pause_s)  # large models take minutes; a hundred hosts may load at once

@@ -43,6 +43,7 @@ def _await_drained(host: str, patience_s: float, hands: Hands) -> int:
     Without a balancer there is no traffic to wait for: the agent itself still drains on SIGTERM.
     """
     deadline = hands.clock.monotonic() + patience_s
+    pause_s = POLL_S / 4
     while True:
         try:
             backends = [b for b in hands.door.status().backends if b.name == host]
@@ -53,4 +54,6 @@ def _await_drained(host: str, patience_s: float, hands: Hands) -> int:
             return 0
         if hands.clock.monotonic() > deadline:
             return in_flight
-        hands.clock.sleep(POLL_S / 4)
+        hands.alive(host)
+        hands.clock.sleep(pause_s)
+        pause_s = min(1.0, 1.2 * pause_s)  # a long drain needs no haste, and a hundred at once none at all

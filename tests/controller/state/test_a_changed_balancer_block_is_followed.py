@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fleet_controller import doorconfig
+from fleet_controller.clock import SteadyClock
 from fleet_controller.daemons import Process
 from fleet_controller.doorkeeper import Doorkeeper
 from fleet_controller.journal import Journal
@@ -57,7 +58,7 @@ class Stage:
         assert process is not None
         (self.state.path / "balancer.pid").write_text(json.dumps(asdict(process)))
         doorconfig.write(doorconfig.config(self.spec, self.state), self.state)
-        self.keeper = Doorkeeper(self.spec, self.state, self.journal)
+        self.keeper = Doorkeeper(self.spec, self.state, self.journal, SteadyClock())
 
     def write(self, more: str) -> FleetSpec:
         self.file.write_text(TEXT + more)
