@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import uvloop
 
 from fleet_balancer.life import Balancer
-from fleet_balancer.options import Options, UsageError, read_options
+from fleet_balancer.process.options import Options, UsageError, read_options
 from fleet_balancer.workers.nursery import Nursery
 from fleet_balancer.workers.worker import work
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
+from fleet_balancer.access.keys import KeyUse
 from fleet_balancer.ask import Ask, priority_of
 from fleet_balancer.http.request import RequestHead
-from fleet_balancer.keys import KeyUse
 from fleet_wire.balancer import PoolConfig
 
 

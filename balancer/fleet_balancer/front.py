@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 
-from fleet_balancer.health import HealthRule
-from fleet_balancer.keys import Keyring, new_slots
-from fleet_balancer.member import Member, address_of
+from fleet_balancer.access.keys import Keyring, new_slots
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member, address_of
 from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_wire.balancer import BackendList, PoolConfig
 from fleet_wire.refusal import Refusal

@@ -18,10 +18,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from pydantic import BaseModel
 
-from fleet_balancer.channel import Caller, ChannelClosed, Message, Respondent
-from fleet_balancer.listener import Listener, adopt
-from fleet_balancer.merge import last_words
-from fleet_balancer.statefile import SavedState
+from fleet_balancer.process.channel import Caller, ChannelClosed, Message, Respondent
+from fleet_balancer.process.listener import Listener, adopt
+from fleet_balancer.process.statefile import SavedState
+from fleet_balancer.telemetry.merge import last_words
 from fleet_wire.balancer import BalancerStatus
 
 log = logging.getLogger(__name__)

@@ -18,19 +18,19 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from fleet_balancer.access_log import AccessLogError
-from fleet_balancer.channel import ChannelClosed
-from fleet_balancer.condition import Condition
-from fleet_balancer.desk import Desk
+from fleet_balancer.access.tls import TlsError
+from fleet_balancer.admin.desk import Desk
+from fleet_balancer.admin.server import AdminServer, is_loopback
 from fleet_balancer.handover import HandoverFailed, Heir, Inheritance, Predecessor, Successor
 from fleet_balancer.haproxy.plane import HaproxyStation
-from fleet_balancer.listener import Listener, opened, widened
-from fleet_balancer.options import Options, UsageError
+from fleet_balancer.process.channel import ChannelClosed
+from fleet_balancer.process.condition import Condition
+from fleet_balancer.process.listener import Listener, opened, widened
+from fleet_balancer.process.options import Options, UsageError
+from fleet_balancer.process.statefile import SavedState, StateKeeper, read_state
 from fleet_balancer.roster import Roster
-from fleet_balancer.server import AdminServer, is_loopback
-from fleet_balancer.statefile import SavedState, StateKeeper, read_state
 from fleet_balancer.station import Station
-from fleet_balancer.tls import TlsError
+from fleet_balancer.telemetry.access_log import AccessLogError
 from fleet_balancer.workers.crew import Crew
 from fleet_balancer.workers.nursery import Nursery
 from fleet_wire.refusal import Refusal

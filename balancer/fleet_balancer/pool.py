@@ -15,17 +15,17 @@ from typing import Protocol
 
 from fleet_balancer.ask import Ask
 from fleet_balancer.asking import asking_for
-from fleet_balancer.budget import Budget
-from fleet_balancer.ejection import LATEST, Ejector
-from fleet_balancer.hedge import Hedge
-from fleet_balancer.lobby import Lobby
-from fleet_balancer.member import Member, MemoryReport
-from fleet_balancer.orca import read_load
-from fleet_balancer.outcome import Outcome as Outcome
+from fleet_balancer.failure.budget import Budget
+from fleet_balancer.failure.ejection import LATEST, Ejector
+from fleet_balancer.failure.hedge import Hedge
+from fleet_balancer.failure.outcome import Outcome as Outcome
+from fleet_balancer.member.member import Member, MemoryReport
+from fleet_balancer.member.orca import read_load
 from fleet_balancer.pick import Picker, picker_for
 from fleet_balancer.pick.report import take_report
-from fleet_balancer.rank import Ticket as Ticket
-from fleet_balancer.traffic import Traffic
+from fleet_balancer.telemetry.traffic import Traffic
+from fleet_balancer.waiting.lobby import Lobby
+from fleet_balancer.waiting.rank import Ticket as Ticket
 from fleet_wire.balancer import Figure, PoolConfig, PoolStatus
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal

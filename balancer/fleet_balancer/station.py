@@ -10,17 +10,17 @@ import socket
 import time
 from collections.abc import Iterable
 
-from fleet_balancer.access_log import AccessLogWriter
-from fleet_balancer.condition import Condition, SavedEjection
+from fleet_balancer.access.keys import AwaitedKeys
+from fleet_balancer.access.tls import ServerTls
 from fleet_balancer.front import Front
-from fleet_balancer.health import HealthRule
-from fleet_balancer.keys import AwaitedKeys
-from fleet_balancer.member import Member
-from fleet_balancer.options import Options
-from fleet_balancer.probe import Prober
-from fleet_balancer.proxy import Proxy
-from fleet_balancer.settings import Settings
-from fleet_balancer.tls import ServerTls
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member
+from fleet_balancer.probing.probe import Prober
+from fleet_balancer.process.condition import Condition, SavedEjection
+from fleet_balancer.process.options import Options
+from fleet_balancer.proxy.proxy import Proxy
+from fleet_balancer.proxy.settings import Settings
+from fleet_balancer.telemetry.access_log import AccessLogWriter
 from fleet_wire.balancer import BackendList, BalancerStatus, Figure
 
 # A memory report older than this many probe intervals is ignored.

@@ -34,7 +34,10 @@ MODES = {
 }
 RATE = 200.0
 WORKERS = 16
-REQUEST = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %b\r\nContent-Length: 2\r\n\r\n{}"
+REQUEST = (
+    b"POST /v1/models/m:predict HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %b\r\n"
+    b"Content-Length: 2\r\n\r\n{}"
+)
 
 
 async def paced(port: int, seconds: float) -> tuple[list[float], int]:

@@ -15,8 +15,8 @@ from collections import deque
 from typing import get_args
 
 from fleet_balancer.ask import Ask
-from fleet_balancer.health import HealthRule
-from fleet_balancer.member import Member, MemoryReport
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member, MemoryReport
 from fleet_balancer.pool import Claim, Pool
 from fleet_wire.balancer import Backend, ModelNeed, PoolConfig, Routing
 

@@ -16,8 +16,8 @@ from heapq import heapify, heappop, heappush
 from bench.routing.hosts import KINDS
 from bench.routing.traffic import MEAN_S, NEED, NEEDY, SPEEDS, TOTAL, WARM_S, requests, used_at_first
 
-from fleet_balancer.health import HealthRule
-from fleet_balancer.member import Member, MemoryReport
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member, MemoryReport
 from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_wire.balancer import Backend, ModelNeed, PoolConfig, Routing
 from fleet_wire.refusal import Refusal

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fleet_balancer import access_log
-from fleet_balancer.access_log import AccessLogError, AccessLogWriter
+from fleet_balancer.telemetry import access_log
+from fleet_balancer.telemetry.access_log import AccessLogError, AccessLogWriter
 from fleet_wire.balancer import AccessLog
 
 Make = Callable[..., AccessLogWriter]

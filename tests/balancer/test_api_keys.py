@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_balancer.keys import SLOTS, AwaitedKeys, Keyring
+from fleet_balancer.access.keys import SLOTS, AwaitedKeys, Keyring
 from fleet_wire.balancer import ApiKey
 from fleet_wire.refusal import Refusal
 

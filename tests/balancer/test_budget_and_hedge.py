@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_balancer.budget import Budget
-from fleet_balancer.hedge import LEAST, WINDOW, Hedge
-from fleet_balancer.outcome import outcome_of
+from fleet_balancer.failure.budget import Budget
+from fleet_balancer.failure.hedge import LEAST, WINDOW, Hedge
+from fleet_balancer.failure.outcome import outcome_of
 
 arrivals = st.lists(
     st.tuples(st.floats(0, 5), st.integers(0, 500), st.integers(0, 200)), min_size=1, max_size=40

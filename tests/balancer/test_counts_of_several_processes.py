@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_balancer.condition import Condition, SavedEjection
-from fleet_balancer.health import HealthRule
-from fleet_balancer.member import Member
-from fleet_balancer.merge import agreed, last_words, merge
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member
+from fleet_balancer.process.condition import Condition, SavedEjection
 from fleet_balancer.roster import Roster
-from fleet_balancer.traffic import MODELS, Traffic
+from fleet_balancer.telemetry.merge import agreed, last_words, merge
+from fleet_balancer.telemetry.traffic import MODELS, Traffic
 from fleet_balancer.workers.counts import FRESH_S, SLOTS, TURN_S, Crowd, SharedCounts, SlotTable
 from fleet_wire.balancer import (
     Backend,

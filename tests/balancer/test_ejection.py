@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_balancer.breaker import MOST_TIMES, TRIALS
-from fleet_balancer.ejection import Ejector
-from fleet_balancer.health import Health, HealthRule
-from fleet_balancer.member import Member
-from fleet_balancer.outcome import Outcome
-from fleet_balancer.outlier import LEAST, PERSISTS, WINDOW_S, Outliers
+from fleet_balancer.failure.ejection import Ejector
+from fleet_balancer.failure.outcome import Outcome
+from fleet_balancer.failure.outlier import LEAST, PERSISTS, WINDOW_S, Outliers
+from fleet_balancer.member.breaker import MOST_TIMES, TRIALS
+from fleet_balancer.member.health import Health, HealthRule
+from fleet_balancer.member.member import Member
 from fleet_wire.balancer import Backend, Ejection
 
 

@@ -21,10 +21,10 @@ import pytest
 import uvloop
 
 from fleet_balancer.front import Front
-from fleet_balancer.health import HealthRule
-from fleet_balancer.listener import opened
-from fleet_balancer.proxy import Proxy
-from fleet_balancer.settings import Settings
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.process.listener import opened
+from fleet_balancer.proxy.proxy import Proxy
+from fleet_balancer.proxy.settings import Settings
 from fleet_wire.balancer import Backend, BackendList, PoolConfig
 
 NOT_MET: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fleet_balancer.options import UsageError, read_options
+from fleet_balancer.process.options import UsageError, read_options
 
 Start = Callable[..., Any]
 KEY, OTHER, SLOW = "fleet-alice-key", "fleet-bob-key", "fleet-slow-key"

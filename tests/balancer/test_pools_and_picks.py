@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet_balancer.front import Front
-from fleet_balancer.health import Health, HealthRule
-from fleet_balancer.member import Member, MemoryReport
+from fleet_balancer.member.health import Health, HealthRule
+from fleet_balancer.member.member import Member, MemoryReport
 from fleet_balancer.pick.report import scarcity
 from fleet_balancer.pool import Claim, Pool, Ticket
 from fleet_wire.balancer import Backend, BackendList, ModelNeed, PoolConfig, Routing

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fleet_balancer.health import HealthRule
-from fleet_balancer.line import MAX_REPLY, Line, NobodyListens, ProbeFailed
-from fleet_balancer.member import Member
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member
+from fleet_balancer.probing.line import MAX_REPLY, Line, NobodyListens, ProbeFailed
 from fleet_wire.balancer import Backend
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fleet_balancer.ask import Ask
 from fleet_balancer.front import Front
-from fleet_balancer.health import HealthRule
-from fleet_balancer.member import Member, MemoryReport
-from fleet_balancer.orca import read_load
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member, MemoryReport
+from fleet_balancer.member.orca import read_load
 from fleet_balancer.pick.by_score import ByScore
 from fleet_balancer.pick.consistent_hash import BOUND
 from fleet_balancer.pick.report import scarcity

@@ -15,9 +15,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 from fleet_balancer.front import Front
-from fleet_balancer.health import HealthRule
-from fleet_balancer.proxy import Proxy
-from fleet_balancer.settings import Settings
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.proxy.proxy import Proxy
+from fleet_balancer.proxy.settings import Settings
 from fleet_wire.balancer import Backend, BackendList, PoolConfig
 
 UPGRADE = (

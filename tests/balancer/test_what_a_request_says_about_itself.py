@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from fleet_balancer.access.keys import KeyUse
 from fleet_balancer.asking import ask_of, asking_for
 from fleet_balancer.http.grammar import Limits
 from fleet_balancer.http.request import RequestHead, parse_request
-from fleet_balancer.keys import KeyUse
 from fleet_wire.balancer import PoolConfig
 
 

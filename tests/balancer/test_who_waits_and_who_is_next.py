@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fleet_balancer.ask import PRIORITIES, Ask, priority_of
-from fleet_balancer.drain import LATEST_S, DrainRate, retry_after_s
-from fleet_balancer.figures import OTHER, TENANTS
 from fleet_balancer.front import Front
-from fleet_balancer.health import HealthRule
-from fleet_balancer.member import Member
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member
 from fleet_balancer.pool import Claim, Pool, Ticket
-from fleet_balancer.queue import TURN, Queue
+from fleet_balancer.waiting.drain import LATEST_S, DrainRate, retry_after_s
+from fleet_balancer.waiting.figures import OTHER, TENANTS
+from fleet_balancer.waiting.queue import TURN, Queue
 from fleet_wire.balancer import Backend, BackendList, ModelNeed, PoolConfig
 from fleet_wire.refusal import Refusal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet_balancer.tls import ServerTls
+from fleet_balancer.access.tls import ServerTls
 from fleet_wire.balancer import TlsFiles
 
 

@@ -20,7 +20,6 @@ from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from fleet_balancer.access_log import AccessLogWriter
 from fleet_balancer.front import Front
 from fleet_balancer.haproxy.api import ApiError
 from fleet_balancer.haproxy.binary import Binary, NoHaproxy, find_haproxy
@@ -34,13 +33,14 @@ from fleet_balancer.haproxy.rows import BACKEND, NOT_YET, read_rows
 from fleet_balancer.haproxy.standing import standing
 from fleet_balancer.haproxy.tally import Directory, count, write_down
 from fleet_balancer.haproxy.wanted import EMPTY, commands
-from fleet_balancer.health import HealthRule
-from fleet_balancer.line import Line, ProbeFailed
-from fleet_balancer.member import Member
-from fleet_balancer.options import Options, UsageError
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member
 from fleet_balancer.pool import Pool
-from fleet_balancer.statefile import Condition
+from fleet_balancer.probing.line import Line, ProbeFailed
+from fleet_balancer.process.options import Options, UsageError
+from fleet_balancer.process.statefile import Condition
 from fleet_balancer.station import STALE_INTERVALS, host_key
+from fleet_balancer.telemetry.access_log import AccessLogWriter
 from fleet_wire.balancer import BackendList, BalancerStatus, Figure, PoolStatus
 from fleet_wire.refusal import Refusal
 

@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterable
 
 from fleet_balancer.front import Front
-from fleet_balancer.line import Line
-from fleet_balancer.member import Member
-from fleet_balancer.probe import JITTER, ask_memory
+from fleet_balancer.member.member import Member
+from fleet_balancer.probing.line import Line
+from fleet_balancer.probing.probe import JITTER, ask_memory
 
 SOON_S = 0.1
 

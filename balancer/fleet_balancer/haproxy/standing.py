@@ -11,7 +11,7 @@ from statistics import median
 
 from fleet_balancer.haproxy.layout import Layout
 from fleet_balancer.haproxy.wanted import Wanted, weights
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 from fleet_balancer.pool import Pool
 
 # How much more load a host of the balancer's own zone carries than one elsewhere.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fleet_balancer.access_log import AccessLogWriter
+from fleet_balancer.failure.outcome import outcome_of
 from fleet_balancer.haproxy.lines import Line, read_access, read_line
-from fleet_balancer.member import Member
-from fleet_balancer.outcome import outcome_of
+from fleet_balancer.member.member import Member
 from fleet_balancer.pool import Claim, Pool
+from fleet_balancer.telemetry.access_log import AccessLogWriter
 
 
 @dataclass

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fleet_balancer.ask import Ask
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
+from fleet_balancer.member.shelf import Shelf
 from fleet_balancer.pick.picker import Picker, Shelves
-from fleet_balancer.shelf import Shelf
 
 
 class ByScore(Picker):

@@ -14,10 +14,10 @@ from math import inf
 from struct import Struct
 
 from fleet_balancer.ask import Ask
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
+from fleet_balancer.member.shelf import Shelf
 from fleet_balancer.pick.least_connections import LeastConnections
 from fleet_balancer.pick.picker import Shelves
-from fleet_balancer.shelf import Shelf
 
 BOUND = 1.25
 # A digest gives eight points; a host of weight 1 has three digests.

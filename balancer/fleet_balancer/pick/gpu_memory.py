@@ -5,7 +5,7 @@ That a host without room for a request's model gets none of its requests holds i
 
 from __future__ import annotations
 
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 from fleet_balancer.pick.least_connections import LeastConnections
 from fleet_balancer.pick.report import scarcity
 

@@ -8,7 +8,7 @@ a large request or for good, counts as deeper by what it would usually have fini
 from __future__ import annotations
 
 from fleet_balancer.ask import Ask
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 from fleet_balancer.pick.by_score import ByScore
 from fleet_balancer.pick.picker import Shelves
 from fleet_balancer.pick.progress import LOOKS, overdue, progressed

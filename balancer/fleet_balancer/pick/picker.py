@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
 
 from fleet_balancer.ask import Ask
-from fleet_balancer.member import Member, Watcher
+from fleet_balancer.member.member import Member, Watcher
+from fleet_balancer.member.shelf import Kind, Shelf
 from fleet_balancer.pick.report import credited, foreign_load, lacking
 from fleet_balancer.pick.slow_start import next_step, ramp_of
-from fleet_balancer.shelf import Kind, Shelf
 from fleet_wire.balancer import PoolConfig
 
 Shelves = tuple[Shelf[Member], ...]

@@ -6,7 +6,7 @@ at a large request, or hangs. The more it is overdue, the longer it is likely to
 
 from __future__ import annotations
 
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 
 # Rounds without an answer that are nothing unusual.
 USUAL = 2.0

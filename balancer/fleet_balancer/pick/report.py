@@ -7,7 +7,7 @@ since the report is taken off that memory, until a report shows it. A report tha
 
 from __future__ import annotations
 
-from fleet_balancer.member import Member, MemoryReport
+from fleet_balancer.member.member import Member, MemoryReport
 
 # Below this share of free device memory a host counts as more loaded; with none free, FULL_PENALTY times as loaded.
 # It is a ramp and never an exclusion: unknown memory costs nothing, and where all are full all count the same.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from math import exp, floor, log
 
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 from fleet_balancer.pick.by_score import ByScore
 
 # Seconds in which a cost falls to 1/e.

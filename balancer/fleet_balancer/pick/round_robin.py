@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fleet_balancer.ask import Ask
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 from fleet_balancer.pick.by_score import ByScore
 
 

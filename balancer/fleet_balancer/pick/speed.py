@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import exp, log
 
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 
 # Answers that a host's lag and a level remember, and how many a host needs before its lag counts.
 MEMORY = 128

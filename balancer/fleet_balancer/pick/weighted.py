@@ -7,7 +7,7 @@ mean of the others.
 
 from __future__ import annotations
 
-from fleet_balancer.member import Member
+from fleet_balancer.member.member import Member
 from fleet_balancer.pick.by_score import ByScore
 
 # How many reports the mean remembers, and how far it may move before all shares are set anew.

@@ -16,8 +16,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from typing import cast
 
-from fleet_balancer.keys import SLOTS as KEY_SLOTS
-from fleet_balancer.member import Member
+from fleet_balancer.access.keys import SLOTS as KEY_SLOTS
+from fleet_balancer.member.member import Member
 
 # Hosts that fit, and one. A slot that became free is used again only after all others: who still finishes on the old
 # host writes there.

@@ -17,13 +17,13 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 
-from fleet_balancer.channel import Caller, ChannelClosed, Message
-from fleet_balancer.condition import Condition
 from fleet_balancer.front import Front
-from fleet_balancer.health import HealthRule
-from fleet_balancer.merge import agreed, last_words, merge
-from fleet_balancer.options import Options, UsageError
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.process.channel import Caller, ChannelClosed, Message
+from fleet_balancer.process.condition import Condition
+from fleet_balancer.process.options import Options, UsageError
 from fleet_balancer.station import host_key
+from fleet_balancer.telemetry.merge import agreed, last_words, merge
 from fleet_balancer.workers.counts import SharedCounts, SlotTable
 from fleet_balancer.workers.nursery import Nursery
 from fleet_wire.balancer import BackendList, BalancerStatus

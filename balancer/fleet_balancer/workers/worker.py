@@ -15,12 +15,12 @@ from typing import Any
 import uvloop
 from pydantic import BaseModel
 
-from fleet_balancer.access_log import AccessLogError
-from fleet_balancer.channel import Message, Respondent
-from fleet_balancer.condition import Condition
-from fleet_balancer.options import Options
+from fleet_balancer.access.tls import TlsError
+from fleet_balancer.process.channel import Message, Respondent
+from fleet_balancer.process.condition import Condition
+from fleet_balancer.process.options import Options
 from fleet_balancer.station import Station, host_key
-from fleet_balancer.tls import TlsError
+from fleet_balancer.telemetry.access_log import AccessLogError
 from fleet_balancer.workers.counts import Crowd, SharedCounts
 from fleet_wire.balancer import BackendList
 from fleet_wire.refusal import Refusal

@@ -1,0 +1,1 @@
+"""The admin address: what may be asked and changed."""

@@ -1,0 +1,1 @@
+"""Asking hosts whether they are ready."""

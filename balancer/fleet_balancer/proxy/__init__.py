@@ -1,0 +1,1 @@
+"""The data plane: clients' connections, requests on their way, connections to hosts."""

@@ -1,0 +1,1 @@
+"""What is told about requests: counts, metrics, the access log."""

@@ -1,0 +1,1 @@
+"""Requests that wait for a host: who may, in which order, and how long that will take. PURE."""

@@ -1,0 +1,1 @@
+"""Autoscalers on real traffic: `make bench-scaling`."""
