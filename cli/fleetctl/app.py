@@ -36,13 +36,15 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "drain": Entry("cordon", "drain_app", "Take a host out: finish its requests, stop it, keep it out."),
         "uncordon": Entry("cordon", "uncordon_app", "Let a drained host be used again."),
         "autoscale": Entry("autoscale", "app", "Pause or resume automatic scaling."),
+        "schedule": Entry("schedule", "app", "When the schedules will change a pool's bounds."),
         "keys": Entry("keys", "app", "API keys: who may send requests."),
     },
     "Look": {
         "status": Entry("status", "app", "The fleet at a glance."),
         "hosts": Entry("hosts", "app", "The inventory and the state of each host."),
         "events": Entry("events", "app", "What happened, and why."),
-        "explain": Entry("explain", "app", "Why a pool has as many servers as it has."),
+        "explain": Entry("explain", "app", "Why a pool has as many servers as it has, or had."),
+        "traffic": Entry("traffic", "app", "The requests of the last days, to simulate with."),
         "logs": Entry("logs", "app", "The log of a host's agent, the controller or the balancer."),
     },
     "Daemons (what `up` starts)": {
