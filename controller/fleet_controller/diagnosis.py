@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from fleet_controller.bursts import Bursts
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.policies import STALE_AFTER_S, Decision, has_policies
 from fleet_controller.policies.words import ms, number, servers, span
@@ -69,7 +70,10 @@ def hosts(pool: PoolSpec, records: Mapping[str, HostRecord], roomless: frozenset
 
 @dataclass(frozen=True)
 class Case:
-    """A pool at `now`, Unix seconds. `decision` None: nothing was decided yet."""
+    """A pool at `now`, Unix seconds. `decision` None: nothing was decided yet.
+
+    `bursts`: what its traffic of the last day has that no scaling can answer in time.
+    """
 
     name: str
     spec: ScalingSpec
@@ -80,6 +84,7 @@ class Case:
     paused: bool = False
     goal: str = "up"
     stale_after_s: float = STALE_AFTER_S
+    bursts: Bursts | None = None
 
 
 def diagnose(case: Case) -> tuple[str, ...]:
@@ -98,6 +103,7 @@ def diagnose(case: Case) -> tuple[str, ...]:
     elif not case.paused:
         found += _load(case, case.decision)
     found += _bounds(case, case.decision)
+    found += _bursts(case)
     found += _waiting(case.decision.blocked_by)
     found += _hosts(case, case.decision)
     if not blind:
@@ -204,6 +210,16 @@ def _bounds(case: Case, decision: Decision) -> Iterator[str]:
         yield f"{more}, and the pool has {room} more {_noun(room)}" if room > 0 else more
     elif best is not None and most < limits.low == decision.desired < limits.high:
         yield f"{limits.low_source} keeps it at {limits.low}: the load needs {most}"
+
+
+def _bursts(case: Case) -> Iterator[str]:
+    found = case.bursts
+    if found is not None:
+        often = f"in {found.minutes} of {found.seen} minutes, with {found.share:.0%} of the requests"
+        text = f"the target can't be held by scaling: the load grew faster than a host starts {often}"
+        floor = f"min_servers {found.floor} or more would hold it"
+        short = found.floor > case.hosts.total
+        yield f"{text}; {floor}{f', and the pool has {case.hosts.total} {_noun(case.hosts.total)}' if short else ''}"
 
 
 def _waiting(blocked: Iterable[str]) -> Iterator[str]:

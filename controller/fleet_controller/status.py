@@ -101,6 +101,7 @@ class Picture:
             paused=tick.record.paused,
             goal=self.goal,
             stale_after_s=tick.stale_after_s,
+            bursts=tick.bursts,
         )
         return list(diagnosis.diagnose(case))
 

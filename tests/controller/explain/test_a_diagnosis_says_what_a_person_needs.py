@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleet_controller.bursts import Bursts
 from fleet_controller.diagnosis import Case, Hosts, diagnose, hosts
 from fleet_controller.lifecycle import HostState
 from fleet_controller.policies import PolicyState, ScalingSpec, Signal, decide
@@ -90,6 +91,9 @@ LATE = {"latency": {"target_ms": 200}, "predictive": {"enabled": False}}
         (UTIL | {"min_servers": 0}, QUIET, {},
          "idle-to-zero is off (idle.scale_to_zero): 1 server stays although no requests come in"),
         (UTIL, BUSY, {"goal": "down"}, "the fleet is down: fleetctl up"),
+        (UTIL | LATE, BUSY, {"bursts": Bursts(12, 1440, 0.31, 3)},
+         "the target can't be held by scaling: the load grew faster than a host starts in 12 of 1440 minutes, "
+         "with 31% of the requests; min_servers 3 or more would hold it"),
     ],
 )  # fmt: skip
 def test_what_is_said(
