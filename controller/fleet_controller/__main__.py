@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fleet_controller import outside, watchdog
+from fleet_controller.clock import SteadyClock
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Journal, JournalError
 from fleet_controller.loop import Loop
+from fleet_controller.pulse import LOOP_S, Pulse
 from fleet_controller.requests import Refused
 from fleet_controller.spec import FleetSpec, SpecError
 from fleet_controller.statefolder import Locked, StateFolder
@@ -37,6 +39,13 @@ def main() -> None:
         "--once", action="store_true", help="one tick: print its decisions and steps as JSON, act"
     )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="written once the loop runs")
+    parser.add_argument(
+        "--watchdog",
+        type=float,
+        default=LOOP_S,
+        metavar="SECONDS",
+        help="start afresh once the loop has hung for so long (default %(default).0f)",
+    )
     options = parser.parse_args()
     try:
         file = FleetFile(options.fleet.resolve())
@@ -57,9 +66,13 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
             update={"controller": spec.controller.model_copy(update={"state": options.state})}
         )
     folder = StateFolder.of(kept)
+    clock = SteadyClock()
+    pulse = Pulse(clock, options.watchdog / LOOP_S)
     with folder.lock("controller"), ThreadPoolExecutor(max_workers=32) as executor:
+        pulse.within("the start", LOOP_S)
+        end_watch = watchdog.watch(pulse, watchdog.start_afresh)
         journal = Journal.open(folder.journal_url)
-        world = outside.real(spec, journal, folder, executor)
+        world = outside.real(spec, journal, folder, executor, clock, pulse)
         loop = Loop(file, spec, journal, world)
         if options.once:
             _print_once(loop)
@@ -69,7 +82,7 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: stop.set())
         if options.ready_file:
             _write(options.ready_file, {"pid": os.getpid(), "fleet": spec.fleet})
-        end_watch = watchdog.watch(world.pulse, watchdog.start_afresh)
+        pulse.ends("the start")
         loop.run(stop)
         loop.rest(GRACE_S)
         end_watch()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fleet_controller import doorconfig
+from fleet_controller import doorconfig, failpoint
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
 
@@ -106,6 +106,7 @@ class Daemon:
         except OSError as error:
             raise DaemonError(f"the {self.name} can't be configured: {error}") from error
 
+    @failpoint.around("daemon.signal")
     def signal(self, number: signal.Signals) -> bool:
         """Send it a signal; False where it does not run."""
         process = self.find()
@@ -117,6 +118,7 @@ class Daemon:
             return False
         return True
 
+    @failpoint.around("daemon.start")
     def _start(self, timeout_s: float) -> bool:
         self.prepare()
         self.ready_file.unlink(missing_ok=True)
@@ -163,6 +165,7 @@ class Daemon:
             return {}
         return content
 
+    @failpoint.around("daemon.stop")
     def stop(self, timeout_s: float = 30.0) -> bool:
         """SIGTERM, then SIGKILL after `timeout_s`; True when there was one to stop. Returns when it is gone.
 

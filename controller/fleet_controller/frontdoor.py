@@ -7,6 +7,7 @@ from collections.abc import Callable
 import urllib3
 from pydantic import ValidationError
 
+from fleet_controller import failpoint
 from fleet_wire.balancer import BackendList, BalancerStatus
 
 TIMEOUT = urllib3.Timeout(connect=1.0, read=3.0)
@@ -31,6 +32,7 @@ class FrontDoor:
         except ValidationError as error:
             raise FrontDoorError(f"the balancer at {self.address} answers nonsense: {error}") from error
 
+    @failpoint.around("door.put")
     def put(self, backends: BackendList) -> None:
         """Swap the backends in; requests in flight are not touched. Raises FrontDoorError."""
         self._call("PUT", "/backends", backends.model_dump_json().encode())

@@ -106,7 +106,9 @@ class Loop:
                 self._complain(error)
                 due = self._clock.monotonic() + self._spec.controller.interval
                 stop.wait(self._spec.controller.interval)
-            self._woken.wait(min(self._outside.poll_s, max(0.0, due - self._clock.monotonic())))
+            # while a look goes on, the next one is not due, however long it takes
+            left_s = self._outside.poll_s if self._looking else due - self._clock.monotonic()
+            self._woken.wait(min(self._outside.poll_s, max(0.0, left_s)))
 
     def _turn(self, due: float) -> float:
         """Look at each interval, and at once when an operator asked; decide on what was seen; reconcile on change.

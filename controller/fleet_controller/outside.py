@@ -13,7 +13,7 @@ from typing import Protocol
 
 from fleet_controller.actuate import Site, open_site
 from fleet_controller.actuate.actuator import Spawn, in_thread
-from fleet_controller.clock import Clock, SteadyClock
+from fleet_controller.clock import Clock
 from fleet_controller.doorkeeper import Doorkeeper
 from fleet_controller.journal import Journal
 from fleet_controller.observe import Observer
@@ -49,14 +49,15 @@ class Outside:
     poll_s: float = 0.2
 
 
-def real(spec: FleetSpec, journal: Journal, folder: StateFolder, executor: Executor) -> Outside:
+def real(
+    spec: FleetSpec, journal: Journal, folder: StateFolder, executor: Executor, clock: Clock, pulse: Pulse
+) -> Outside:
     """The system's clock, hosts over SSH, the balancer's process, threads. Agents are asked on `executor`."""
-    clock = SteadyClock()
     return Outside(
         clock,
         Observer(executor),
         Doorkeeper(spec, folder, journal, clock),
         lambda wanted: open_site(wanted, folder),
         in_thread,
-        Pulse(clock),
+        pulse,
     )

@@ -13,20 +13,25 @@ from fleet_controller.clock import Clock
 
 # What none of our own time-outs reaches. The loop itself may build a release of many GB.
 LOOP_S = 600.0
-LOOK_S = 300.0
+LOOK_S = 600.0
 ACTION_S = 900.0
 
 
 class Pulse:
-    """The parts that are at work, and when each must be heard of again. Safe for threads."""
+    """The parts that are at work, and when each must be heard of again. Safe for threads.
 
-    def __init__(self, clock: Clock) -> None:
+    `patience` stretches or shortens what each of them says.
+    """
+
+    def __init__(self, clock: Clock, patience: float = 1.0) -> None:
+        self._patience = patience
         self._clock = clock
         self._lock = threading.Lock()
         self._due: dict[str, tuple[float, float]] = {}
 
     def within(self, part: str, seconds: float) -> None:
         """`part` lives, and is heard of again within `seconds`, or has hung."""
+        seconds *= self._patience
         with self._lock:
             self._due[part] = (self._clock.monotonic() + seconds, seconds)
 

@@ -34,6 +34,9 @@ class Inspector:
         except Exception as error:
             # one host's trouble, a bug of ours included, must not take the others down
             lost = isinstance(error, HostFailure) and error.unreachable
+            if lost and self._switched_off(host, site):
+                self._gone(record, f"{host}: the machine is switched off.")
+                return
             state = HostState.UNREACHABLE if lost else HostState.FAILED
             self._give_up(record, state, words(error, host))
 
@@ -67,6 +70,28 @@ class Inspector:
             why = report.status.error if report.status is not None else report.error
             verdict = "failed" if says_failed else "hangs"
             self._give_up(record, HostState.FAILED, f"{host}: the agent {verdict}: {why}", gone=True)
+
+    def _switched_off(self, host: str, site: Site) -> bool:
+        """Whether that is known: then nothing is lost there, and nothing of ours runs."""
+        try:
+            return site.machines.machine(host).powered() is False
+        except HostFailure:
+            return False
+
+    def _gone(self, record: HostRecord, error: str) -> None:
+        if record.state is not HostState.UNREACHABLE:
+            self._give_up(record, HostState.FAILED, error, gone=True)
+            return
+        self._silent_since.pop(record.name, None)
+        self._hands.move(
+            record.name,
+            HostState.OFF,
+            "found switched off",
+            error=None,
+            retry_at=0.0,
+            action_id=None,
+            agent_port=None,
+        )
 
     def _serves(self, host: str) -> bool:
         """Whether the balancer finds the host well: then it is our way to the agent that is broken, not the agent.

@@ -21,8 +21,10 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
             hands.clock.now(), "drain_timeout", text, site.pool(action.host).name, action.host
         )
     hands.move(action.host, HostState.STOPPING, action.reason)
-    machine.stop(grace_s=0.0 if left else patience_s)
-    if machine.powered():
+    powered = machine.powered()
+    if powered is not False:  # one that is off runs nothing, and nobody would answer there
+        machine.stop(grace_s=0.0 if left else patience_s)
+    if powered:
         machine.power_off()
     hands.journal.conclude(
         action,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fleet_controller import failpoint
 from fleet_controller.hosts.errand import run_errand
 from fleet_controller.hosts.failure import printable
 from fleet_controller.hosts.local import LocalTransport
@@ -99,6 +100,7 @@ class Machine:
             )
         return Probe(printable(answer["boot_id"]), printable(answer["machine_id"]), agent)
 
+    @failpoint.around("machine.install")
     def install(self, release: Release, progress: Callable[[str], None] = lambda text: None) -> Installed:
         """Put the release and what it needs on the host; what is there and whole is left alone."""
         wanted = self._wanted(release)
@@ -123,6 +125,7 @@ class Machine:
             )
         return Installed(release.key, sent)
 
+    @failpoint.around("machine.start")
     def start(self, release: Release, models: Sequence[ModelSpec], action_id: str, token: str) -> RunFile:
         """Start the agent, or find the one that this action started. Returns once it listens."""
         host = self.spec
@@ -151,6 +154,7 @@ class Machine:
         )
         return RunFile.model_validate(answer)
 
+    @failpoint.around("machine.stop")
     def stop(self, grace_s: float) -> Stopped:
         """End the agent: SIGTERM, `grace_s` seconds, SIGKILL for it and all that it started; then prove it."""
         answer = self._ask("stop", grace_s=grace_s, timeout_s=2 * grace_s + 60)
@@ -173,10 +177,12 @@ class Machine:
         """None: this machine has no power control."""
         return self._power.powered()
 
+    @failpoint.around("machine.power_on")
     def power_on(self) -> bool:
         """False when it was on, or has no power control."""
         return self._power.on()
 
+    @failpoint.around("machine.power_off")
     def power_off(self) -> bool:
         """False when it was off. Its connection is closed afterwards."""
         done = self._power.off()

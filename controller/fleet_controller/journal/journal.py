@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
+from fleet_controller import failpoint
 from fleet_controller.journal import history, tables
 from fleet_controller.lifecycle import HostState, check_move
 from fleet_controller.records import (
@@ -91,6 +92,7 @@ class Journal:
     def close(self) -> None:
         self._engine.dispose()
 
+    @failpoint.around("journal.migrate")
     def _migrate(self) -> None:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -133,6 +135,7 @@ class Journal:
             raise KeyError(name)
         return _host(row)
 
+    @failpoint.around("journal.enlist")
     def enlist(self, names: Iterable[str], now: float) -> None:
         """Make sure that each named host has a record; new ones are off."""
         with self._transaction() as connection:
@@ -153,6 +156,7 @@ class Journal:
             if new:
                 connection.execute(sa.insert(tables.hosts), new)
 
+    @failpoint.around("journal.dismiss")
     def dismiss(self, names: Iterable[str]) -> None:
         """Forget hosts that left fleet.yaml; only those that are off are ever dismissed."""
         with self._transaction() as connection:
@@ -162,6 +166,7 @@ class Journal:
                 )
             )
 
+    @failpoint.around("journal.move")
     def move(self, name: str, state: HostState, reason: str, now: float, **changes: Any) -> HostRecord:
         """Take a host to `state` and record the event, in one transaction.
 
@@ -189,6 +194,7 @@ class Journal:
             self._record(connection, now, state.value, pool, name, reason, data)
         return self._read_host(connection, name)
 
+    @failpoint.around("journal.amend")
     def amend(self, name: str, **changes: Any) -> None:
         """Set fields of a host's record without a move and without an event."""
         with self._transaction() as connection:
@@ -196,6 +202,7 @@ class Journal:
 
     # actions
 
+    @failpoint.around("journal.begin")
     def begin(
         self,
         host: str,
@@ -219,6 +226,7 @@ class Journal:
             raise Busy(host) from error
         return action
 
+    @failpoint.around("journal.conclude")
     def conclude(
         self,
         action: Action,
@@ -258,6 +266,7 @@ class Journal:
             )
         return PoolRecord(name) if row is None else PoolRecord(**row)
 
+    @failpoint.around("journal.save_pool")
     def save_pool(self, pool: PoolRecord, decided: DecisionRecord | None = None) -> None:
         """Save a pool's record, and with it the decision that made it so."""
         with self._transaction() as connection:
@@ -284,6 +293,7 @@ class Journal:
 
     # traffic
 
+    @failpoint.around("journal.keep_traffic")
     def keep_traffic(self, pool: str, minutes: Iterable[Minute], mark: Mark) -> None:
         """Add what came in during minutes that are over, and where the balancer's count stood then."""
         with self._transaction() as connection:
@@ -301,6 +311,7 @@ class Journal:
 
     # events
 
+    @failpoint.around("journal.record")
     def record(
         self,
         now: float,
@@ -349,6 +360,7 @@ class Journal:
             rows = connection.execute(sa.select(tables.api_keys).order_by(tables.api_keys.c.name)).mappings()
             return [KeyRecord(**{**row, "pools": tuple(row["pools"])}) for row in rows]
 
+    @failpoint.around("journal.add_key")
     def add_key(self, key: KeyRecord) -> None:
         """Put a key in force, with an event that names it. Raises KeyExists."""
         try:
@@ -362,6 +374,7 @@ class Journal:
         except IntegrityError as error:
             raise KeyExists(key.name) from error
 
+    @failpoint.around("journal.revoke_key")
     def revoke_key(self, name: str, now: float) -> bool:
         """Take a key out of force; False where there is none of this name."""
         with self._transaction() as connection:
@@ -372,6 +385,7 @@ class Journal:
 
     # operator requests
 
+    @failpoint.around("journal.ask")
     def ask(self, kind: str, **args: Any) -> int:
         """Hand the controller a request; its answer comes under the id returned."""
         with self._transaction() as connection:
@@ -391,6 +405,7 @@ class Journal:
                 for r in connection.execute(query.order_by(tables.requests.c.id)).mappings()
             ]
 
+    @failpoint.around("journal.reply")
     def reply(self, request: Request, now: float, ok: bool, message: str) -> None:
         with self._transaction() as connection:
             connection.execute(
@@ -399,6 +414,7 @@ class Journal:
                 .values(answered_at=now, ok=ok, message=message)
             )
 
+    @failpoint.around("journal.withdraw")
     def withdraw(self, request_id: int) -> None:
         """Take back a request that was not answered, so that a later controller does not act on it."""
         with self._transaction() as connection:
@@ -423,6 +439,7 @@ class Journal:
         """Whether the fleet is meant to run: "up" or "down"; "" when nobody said yet."""
         return str(self._fact("goal") or "")
 
+    @failpoint.around("journal.set_goal")
     def set_goal(self, goal: str) -> None:
         self._set_fact("goal", goal)
 
@@ -431,6 +448,7 @@ class Journal:
         status = self._fact("status")
         return dict(status) if status is not None else None
 
+    @failpoint.around("journal.write_status")
     def write_status(self, status: dict[str, Any]) -> None:
         self._set_fact("status", status)
 

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from fleet_controller import outside
+from fleet_controller.clock import SteadyClock
 from fleet_controller.daemons import Daemon, balancer
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.journal import Answer, Event, Journal
 from fleet_controller.loop import Loop
+from fleet_controller.pulse import Pulse
 from fleet_controller.spec import load
 from fleet_controller.statefolder import StateFolder
 
@@ -83,7 +85,9 @@ class Fleet:
         file = FleetFile(self.file)
         executor = ThreadPoolExecutor(8)
         spec = file.load()
-        loop = Loop(file, spec, self.journal, outside.real(spec, self.journal, self.state, executor))
+        clock = SteadyClock()
+        world = outside.real(spec, self.journal, self.state, executor, clock, Pulse(clock))
+        loop = Loop(file, spec, self.journal, world)
         stop = threading.Event()
 
         def run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ class Balancer:
         self.demand = 1.0
         self.draining_since: dict[str, float] = {}
         self.lost: Callable[[], None] = lambda: None
+        self.configured: object = None
         self._fed = 0.0
         self._arrivals = self._completed = self._carry = 0.0
         self._latency = LatencyHistogram()
@@ -142,10 +144,10 @@ class FakeDoor:
         return self._balancer.status()
 
     def put(self, backends: BackendList) -> None:
-        self._touch("before door.put")
+        self._touch("door.put.before")
         self._reach()
         self._balancer.takes(backends)
-        self._touch("after door.put")
+        self._touch("door.put.after")
 
     def _reach(self) -> None:
         baton = self._balancer.baton
@@ -175,20 +177,26 @@ class FakeDaemon:
     def ensure(self, timeout_s: float = 30.0) -> bool:
         if self._balancer.alive:
             return False
-        self._touch("before daemon.start")
+        self._touch("daemon.start.before")
         self._balancer.baton.sleep(0.2)
         started = not self._balancer.alive  # who came first?
         if started:
             self._balancer.starts()
-        self._touch("after daemon.start")
+        self._touch("daemon.start.after")
         return started
+
+    def signal(self, number: int) -> bool:
+        self._touch("daemon.signal.before")
+        self._balancer.baton.sleep(0.01)
+        self._touch("daemon.signal.after")
+        return True
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         was = self._balancer.alive
-        self._touch("before daemon.stop")
+        self._touch("daemon.stop.before")
         self._balancer.baton.sleep(timeout_s if self._balancer.hung else 0.1)
         self._balancer.dies()
-        self._touch("after daemon.stop")
+        self._touch("daemon.stop.after")
         return was
 
 
@@ -216,7 +224,9 @@ class WorldDoorkeeper(Doorkeeper):
         self._spec = spec
 
     def _configure(self, now: float) -> None:
-        pass
+        if self._spec is not self._balancer.configured:
+            self._balancer.configured = self._spec
+            self._daemon.signal(signal.SIGHUP)
 
     def watch(self, lost: Callable[[], None]) -> Callable[[], None]:
         def guarded() -> None:

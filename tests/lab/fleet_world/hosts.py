@@ -223,28 +223,28 @@ class FakeMachine:
         return self._host.up
 
     def power_on(self) -> bool:
-        self._touch("before machine.power_on")
+        self._touch("machine.power_on.before")
         host = self._host
         was = host.up
         host.log.add(host.baton.now, host.name, "power-on")
         host.baton.spawn("boot", host.comes_up, after_s=host.dice.uniform(5.0, 40.0))
         host.baton.sleep(0.2)
-        self._touch("after machine.power_on")
+        self._touch("machine.power_on.after")
         return not was
 
     def power_off(self) -> bool:
-        self._touch("before machine.power_off")
+        self._touch("machine.power_off.before")
         was = self._host.up
         if was:
             self._host.goes_down()
         self._host.baton.sleep(0.2)
-        self._touch("after machine.power_off")
+        self._touch("machine.power_off.after")
         return was
 
     def _effect(self, name: str, work: Callable[[], Any], timeout_s: float) -> Any:
-        self._touch(f"before machine.{name}")
+        self._touch(f"machine.{name}.before")
         done = self._errand(work, timeout_s)
-        self._touch(f"after machine.{name}")
+        self._touch(f"machine.{name}.after")
         return done
 
     def _errand(self, work: Callable[[], Any], timeout_s: float) -> Any:

@@ -34,7 +34,7 @@ def _nothing(_name: str) -> None:
 
 
 class MemoryJournal:
-    """`touch` is called with "before NAME" and "after NAME" around every commit, and with "read"."""
+    """`touch` is called with "journal.NAME.before" and "journal.NAME.after" around every commit, and with "read"."""
 
     def __init__(self, store: Store, touch: Callable[[str], None] = _nothing) -> None:
         self._store = store
@@ -218,14 +218,14 @@ class _Commit:
         self._name = name
 
     def __enter__(self) -> Store:
-        self._touch(f"before {self._name}")
+        self._touch(f"journal.{self._name}.before")
         if self._store.full:
             raise JournalError("the state store can't be used: database or disk is full")
         return self._store
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self._touch(f"after {self._name}")
+            self._touch(f"journal.{self._name}.after")
 
 
 def _move(

@@ -13,13 +13,14 @@ from typing import Any
 
 from fleet_controller.actuate import Site
 from fleet_controller.clock import SteadyClock
+from fleet_controller.failpoint import FailpointReached
 from fleet_controller.frontdoor import FrontDoorError
 from fleet_controller.journal import JournalError
 from fleet_controller.lifecycle import GOING_DOWN, HostState
 from fleet_controller.loop import Loop
 from fleet_controller.observe import HostReport, Observation, Target
 from fleet_controller.outside import Outside
-from fleet_controller.pulse import Pulse
+from fleet_controller.pulse import LOOP_S, Pulse
 from fleet_controller.requests import Refused
 from fleet_controller.spec import FleetSpec, SpecError
 from fleet_controller.spec.problem import Problem
@@ -41,8 +42,8 @@ REACTION_S = 30.0
 RESTING = (HostState.READY, HostState.OFF, HostState.FAILED)
 
 
-class Violation(AssertionError):
-    """Something happened that must never happen."""
+class Violation(BaseException):
+    """Something happened that must never happen. No code that guards itself against bugs may catch it."""
 
 
 class WorldClock(SteadyClock):
@@ -99,9 +100,12 @@ class Process:
         world = self.world
         try:
             touch = world.touch_for(self)
-            journal: Any = world.journal(touch)
             clock = WorldClock(world.baton, lambda: world.ahead_s)
-            self.pulse = Pulse(clock)
+            self.pulse = Pulse(clock, world.patience)
+            self.pulse.within("the start", LOOP_S)
+            touch("journal.migrate.before")
+            journal: Any = world.journal(touch)
+            touch("journal.migrate.after")
             spawn = self._spawn
             file = FakeFile(world)
             spec = file.load()
@@ -117,6 +121,7 @@ class Process:
                 poll_s=1.0,
             )
             loop = Loop(file, spec, journal, outside)  # type: ignore[arg-type]
+            self.pulse.ends("the start")
             loop.run(Bell(world.baton))
         except (SpecError, Refused, JournalError, FailpointReached) as error:
             world.log.add(world.baton.now, "controller", "refuses", why=str(error)[:60])
@@ -139,10 +144,6 @@ class _Bugs(logging.Handler):
         if error is not None and not isinstance(error, FailpointReached):
             where = traceback.format_exception(error)[-3:]
             self.found.append(f"{record.getMessage()}: {''.join(where)}")
-
-
-class FailpointReached(RuntimeError):
-    """What an armed failpoint raises."""
 
 
 class WorldObserver:
@@ -206,15 +207,26 @@ class WorldObserver:
 
 
 class World:
-    """`failpoints` maps a point's name to "kill", "raise" or "hang"; each is reached once."""
+    """`failpoints` maps a point's name to "kill", "raise" or "hang"; each is reached once.
 
-    def __init__(self, spec: FleetSpec, seed: int, failpoints: Mapping[str, str] | None = None) -> None:
+    `power`: every second host can be switched off and on. `patience` is that of the watchdog.
+    """
+
+    def __init__(
+        self,
+        spec: FleetSpec,
+        seed: int,
+        failpoints: Mapping[str, str] | None = None,
+        power: bool | None = None,
+        patience: float = 1.0,
+    ) -> None:
         self.seed = seed
         self.dice = random.Random(seed)
         self.baton = Baton(self.dice)
         self.log = Log()
         self.store = Store()
-        power = self.dice.random() < 0.3
+        power = self.dice.random() < 0.3 if power is None else power
+        self.patience = patience
         self.hosts = {
             h.name: Host(h.name, self.baton, self.dice, self.log, power and i % 2 == 1)
             for i, h in enumerate(spec.hosts)
@@ -292,9 +304,9 @@ class World:
                 return
             if self._yields and self.dice.random() < self._yields:
                 self.baton.sleep(self.dice.uniform(0.0, 0.02))
-            if name == "after begin":
+            if name == "journal.begin.after":
                 self._begun()
-            if name == "before machine.stop":
+            if name == "machine.stop.before":
                 self._ends_agent()
             self.reached.add(name)
             how = self.failpoints.pop(name, None)
@@ -315,7 +327,20 @@ class World:
         self.log.add(self.baton.now, "operator", kind, **args)
         while self.store.full:  # the command line says so, and the operator tries again
             self.baton.sleep(5.0)
-        return MemoryJournal(self.store).ask(kind, **args)
+        return int(self.command(lambda journal: journal.ask(kind, **args)))
+
+    def command(self, work: Callable[[MemoryJournal], Any]) -> Any:
+        """What an operator's command does to the journal; one that dies, fails or hangs is given again."""
+
+        def touch(name: str) -> None:
+            self.reached.add(name)
+            if self.failpoints.pop(name, None) is not None:
+                raise FailpointReached(name)
+
+        try:
+            return work(MemoryJournal(self.store, touch))
+        except FailpointReached:
+            return work(MemoryJournal(self.store, touch))
 
     def edit(self, spec: FleetSpec | None) -> None:
         self.edition = Edition(self.edition.number + 1, spec)
@@ -363,7 +388,10 @@ class World:
     def blind(self) -> bool:
         """Whether the controller has been unable to see for so long that it must know."""
         cut = [h for h in self.hosts.values() if self.store.hosts.get(h.name) and self._in_use(h.name)]
-        lost = [h for h in cut if h.http_cut or self.balancer.deaf or (h.blackholed and h.http_cut)]
+        asked = (HostState.READY, HostState.DRAINING, HostState.UNREACHABLE)
+        lost = [
+            h for h in cut if (h.http_cut or self.balancer.deaf) and self.store.hosts[h.name].state in asked
+        ]
         blind = len(lost) == len(cut) > 1 or (len(lost) > 3 and len(lost) > 0.45 * len(cut))
         if not blind:
             self._blind_since = None
