@@ -52,7 +52,7 @@ def test_the_decision_then_and_the_one_before(fleetctl, past):
     lines = fleetctl("explain", "--at", "25m ago").out.splitlines()
     assert lines[0].startswith("pool default at 2") and lines[0].endswith(", 25m ago: 2 wanted, 1 ready")
     assert lines[1].startswith("decided 5m before, at ") and lines[1].endswith(f": {REASON}")
-    assert "seen: ready 1, starting 0, p95_ms 310" in lines
+    assert "seen: ready 1, starting 0, p95_ms 310.2" in lines
     assert "held back by: cooldown scale_up: 12 s left" in lines
     assert "- cooldown blocks scaling up for another 12 s" in lines
     assert lines[-1] == f"before that, for 30m: 1 wanted: {REASON}"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetctl.render.terminal import grid
-from fleetctl.render.text import age, clock, line, number
+from fleetctl.render.text import age, clock, line
 
 # A decision that holds is confirmed once a minute; after this long nobody was there to take it.
 SILENCE_S = 150.0
@@ -46,7 +46,7 @@ def replayed(told: Mapping[str, Any], now: float) -> list[Table | Text | str]:
             f"nothing was decided from {clock(told['until'])} on: the controller did not run or was blocked"
         )
     page.append(f"bounds: {_bounds(told)}")
-    figures = (f"{line(key)} {number(value)}" for key, value in told["signal"].items())
+    figures = (f"{line(key)} {value:g}" for key, value in told["signal"].items())
     page.append(f"seen: {', '.join(figures)}")
     page += _reasons(told)
     before = told["before"]
