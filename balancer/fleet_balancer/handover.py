@@ -8,6 +8,7 @@ waits at the sockets meanwhile is served by either. A new process that does not 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 VARIABLE = "FLEET_BALANCER_HANDOVER"
 # How long a new process may take until it serves.
 START_S = 30.0
+# For one that gives up by itself to end.
+END_S = 2.0
 
 
 class _Given(BaseModel):
@@ -158,6 +161,10 @@ class Successor:
             child.returncode = 0  # it lives on without this object, which would warn of that
             return
         hung = child.poll() is None and not self._answering.done()
+        if not hung:
+            # It has hung up, and is about to end: its last lines, and its exit code, are worth a moment.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(child.wait, END_S)
         self._answering.cancel()
         self._respondent.close()
         child.kill()

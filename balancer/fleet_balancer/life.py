@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 # How often ejections are written to the state file, and the old process's requests are asked for.
 TEND_S = 1.0
 ASK_S = 0.25
+# Until a change that needs a new process is tried again, where none came up.
+AGAIN_S = 15.0
 # What can't change while a process serves.
 _FIXED = ("listen", "admin", "engine", "workers", "state_file", "keys_required")
 
@@ -56,7 +58,8 @@ class Balancer:
         self._stop = asyncio.Event()
         self._successor: Successor | None = None
         self._starting: Successor | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
         """Serve until a signal or a successor ends it; the exit code. Raises UsageError where it can't begin."""
@@ -69,12 +72,14 @@ class Balancer:
         allow_many_files()
         heir = Heir.from_environment()
         try:
+            option = "--listen"
             listener = _listener(heir, "listen", options.config.listen, options.listen)
             if self._nursery is not None:
                 listener = widened(listener, options.config.workers)
+            option = "--admin"
             at_admin = _listener(heir, "admin", options.config.admin, options.admin)
         except OSError as error:
-            raise UsageError(f"cannot listen: {error}") from None
+            raise UsageError(f"{option}: cannot listen on {error.strerror or error}") from None
         self._listeners = {"listen": listener, "admin": at_admin}
         self._past = None if heir is None else await heir.predecessor()
         inheritance = await self._inherit()
@@ -170,20 +175,32 @@ class Balancer:
             path = Path(self._options.ready_file)
             part = path.with_name(f"{path.name}.{os.getpid()}.part")
             ready = {"pid": os.getpid(), "listen": endpoint, "admin": admin}
-            part.write_text(json.dumps(ready), encoding="utf-8")
-            part.replace(path)
+            try:
+                part.write_text(json.dumps(ready), encoding="utf-8")
+                part.replace(path)
+            except OSError as error:
+                # It serves already: who waits for the file is worse off without the balancer.
+                log.error("the ready file %s can't be written: %s", path, error.strerror or error)
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._hear_hangup()))
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         loop.add_signal_handler(signal.SIGUSR2, lambda: self._begin(self._hand_over()))
         if self._nursery is not None:
             # Nothing comes from there unasked but its end: then a new process has to make the workers.
             loop.add_reader(self._nursery.end.fileno(), self._nursery_lost)
 
     # Serving.
+
+    def _hang_up(self) -> None:
+        if self._stop.is_set():
+            return
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._begin(self._hear_hangup())
 
     async def _hear_hangup(self) -> None:
         try:
@@ -195,7 +212,9 @@ class Balancer:
                 moved.append("tls")
             if moved:
                 log.info("%s changed: a new process takes over", ", ".join(moved))
-                await self._hand_over()
+                if not await self._hand_over():
+                    log.error("%s: not in force yet; tried again in %.0f s", ", ".join(moved), AGAIN_S)
+                    self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._hang_up)
                 return
             await self._plane.configure(options)
         except (UsageError, TlsError, AccessLogError) as error:
@@ -211,11 +230,15 @@ class Balancer:
             log.error("the process that starts workers is gone")
             self._begin(self._hand_over())
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self) -> bool:
+        """Whether a new process serves; reload() says why not."""
         try:
             await self.reload()
         except Refusal as refusal:
-            log.error("no new process: %s", refusal.message)
+            if refusal.code == "conflict":
+                log.error("no new process: %s", refusal.message)
+            return False
+        return True
 
     async def _tend(self) -> None:
         """Ejections come and go without anybody asking: they go to the state file too."""
@@ -242,7 +265,7 @@ class Balancer:
                 counts[key] = counts.get(key, 0) + count
         return counts
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -120,6 +120,28 @@ def test_a_new_process_that_does_not_come_up_changes_nothing(
     wait_until(lambda: front.backend("a")["healthy"])
 
 
+@pytest.mark.slow
+def test_a_change_whose_new_process_does_not_come_up_is_tried_again(
+    balancer: Any, tmp_path: Path, wait_until: Any, capfd: Any
+) -> None:
+    folder = tmp_path / "logs"
+    front = balancer("--config", str(config(tmp_path)))
+    config(tmp_path, listen="localhost:0", access_log={"path": str(folder / "access.log")})
+    os.kill(front.pid, signal.SIGHUP)
+    said = ""
+
+    def told(text: str) -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return text in said
+
+    wait_until(lambda: told("listen: not in force yet; tried again in 15 s"))
+    assert "the new process ended with status 2" in said
+    assert f"fleet-balancer: the access log {folder / 'access.log'} can't be written: No such file" in said
+    folder.mkdir()
+    wait_until(lambda: front.pid != front.process.pid, within_s=30)
+
+
 def test_a_balancer_that_is_told_to_end_leaves_no_new_process_behind(balancer: Any) -> None:
     front = balancer("--workers", "2")
     os.kill(front.pid, signal.SIGUSR2)

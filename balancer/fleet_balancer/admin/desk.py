@@ -6,6 +6,7 @@ Changes come one after the other. Each is first in force, then in the state file
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -16,6 +17,12 @@ from fleet_balancer.roster import Roster
 from fleet_balancer.telemetry.merge import merge
 from fleet_wire.balancer import BackendList, BalancerStatus
 from fleet_wire.refusal import Refusal
+
+log = logging.getLogger(__name__)
+
+
+# Of names in a line of the log.
+MOST = 10
 
 
 class Plane(Protocol):
@@ -60,16 +67,25 @@ class Desk:
 
     async def put(self, backends: BackendList) -> None:
         """Swap the whole list in. Raises Refusal where it contradicts itself; then nothing has changed."""
+        before = {b.name for b in self.roster.given.backends}
         await self._change(lambda roster: roster.put(backends))
+        after = {b.name for b in backends.backends}
+        for what, names in (("new", after - before), ("gone", before - after)):
+            if names:
+                log.info("list of %d hosts: %s: %s", len(after), what, _named(names))
 
     async def drain(self, name: str) -> None:
         await self._change(lambda roster: roster.drain(name))
+        log.info("host %s is drained: an operator asked for it", name)
 
     async def undrain(self, name: str) -> None:
         await self._change(lambda roster: roster.undrain(name))
+        log.info("host %s is not drained any more: an operator asked for it", name)
 
     async def weigh(self, name: str, weight: float | None) -> None:
         await self._change(lambda roster: roster.weigh(name, weight))
+        said = "what the list says" if weight is None else f"{weight:g}"
+        log.info("host %s has the weight %s: an operator asked for it", name, said)
 
     async def status(self) -> BalancerStatus:
         """What is served now and was served since `started_at`, by all processes together."""
@@ -121,3 +137,8 @@ class Desk:
             await self._plane.replace(changed.effective(), lenient=changed.lenient)
             self.roster = changed
             await self.save()
+
+
+def _named(names: set[str]) -> str:
+    rest = len(names) - MOST
+    return ", ".join(sorted(names)[:MOST]) + (f" and {rest} more" if rest > 0 else "")

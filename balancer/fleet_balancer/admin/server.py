@@ -23,6 +23,7 @@ from fleet_balancer.admin.desk import Desk
 from fleet_balancer.http.grammar import CHUNKED, Limits
 from fleet_balancer.http.request import RequestHead, parse_request
 from fleet_balancer.http.response import refusal_bytes
+from fleet_balancer.process.mistake import mistakes
 from fleet_balancer.telemetry.metrics import exposition
 from fleet_wire.balancer import BackendList
 from fleet_wire.refusal import Refusal
@@ -139,7 +140,10 @@ class AdminServer:
                 await (desk.drain(name) if one[2] == b"drain" else desk.undrain(name))
         elif method != b"GET" or path != b"/backends":
             if path in _PATHS or one:
-                raise Refusal("method_not_allowed", f"{method.decode('latin-1')} is not for this path")
+                raise Refusal(
+                    "method_not_allowed",
+                    f"{method.decode('latin-1')} is not for this path: {_methods(path)} is",
+                )
             raise Refusal(
                 "not_found",
                 "paths here: /healthz /status /metrics /backends /backends/NAME/drain|undrain|weight /admin/reload",
@@ -157,13 +161,19 @@ class AdminServer:
             )
 
 
+def _methods(path: bytes) -> str:
+    if path == b"/backends":
+        return "GET or PUT"
+    return "POST" if path == b"/admin/reload" or _ONE.fullmatch(path) else "GET"
+
+
 def _parsed(kind: type[Document], body: bytes) -> Document:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise Refusal("bad_request", f"not a {kind.__name__}: {where}: {first['msg']}") from None
+        raise Refusal(
+            "bad_request", f"not a {kind.__name__}: {mistakes(error)}; nothing was changed"
+        ) from None
 
 
 async def _read_request(

@@ -8,6 +8,7 @@ by the next one, and what waits at a hand-over by the new process.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,8 +59,19 @@ def opened(text: str, host: str, port: int, count: int = 1) -> Listener:
     except OSError as error:
         for s in sockets:
             s.close()
-        raise OSError(error.errno, f"{error.strerror or error} ({text})") from None
+        raise OSError(error.errno, f"{text}: {error.strerror or error}{_hint(error.errno)}") from None
     return Listener(text, tuple(sockets))
+
+
+def _hint(number: int | None) -> str:
+    """What to do about it."""
+    if number == errno.EADDRINUSE:
+        return "; `ss -ltnp` says by whom: stop that, or name another port"
+    if number == errno.EADDRNOTAVAIL:
+        return ": it is no address of this machine (0.0.0.0 is all of them)"
+    if number == errno.EACCES:
+        return "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    return ""
 
 
 def widened(listener: Listener, count: int) -> Listener:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fleet_balancer.access.keys import Keyring
 from fleet_balancer.member.member import address_of
+from fleet_balancer.process.mistake import mistakes
 from fleet_wire.balancer import (
     ApiKey,
     Backend,
@@ -73,8 +75,10 @@ class Options(BaseModel):
         path = Path(self.config.token_file)
         try:
             token = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--token-file: {error}") from None
+        except OSError as error:
+            raise UsageError(f"--token-file: {_unreadable(path, error)}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"--token-file: {path} holds no text") from None
         if not token:
             raise UsageError(f"--token-file: {path} is empty")
         return token
@@ -94,6 +98,7 @@ def read_options(argv: Sequence[str] | None) -> Options:
         grace_s=args.grace,
     )
     _ = options.listen, options.admin
+    _writable("--ready-file", options.ready_file)
     return options
 
 
@@ -161,11 +166,9 @@ def _read(path: Path) -> BalancerConfig:
     try:
         return BalancerConfig.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"--config: {error}") from None
+        raise UsageError(f"--config: {_unreadable(path, error)}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"--config: {path}: {where}: {first['msg']}") from None
+        raise UsageError(f"--config: {path}: {mistakes(error, 'the file')}") from None
 
 
 def _first_list(given: dict[str, Any]) -> BackendList:
@@ -193,17 +196,34 @@ def _keys(given: dict[str, Any]) -> list[ApiKey] | None:
         keys = TypeAdapter(list[ApiKey]).validate_json(path.read_bytes())
         Keyring(keys)
     except OSError as error:
-        raise UsageError(f"--keys-file: {error}") from None
+        raise UsageError(f"--keys-file: {_unreadable(path, error)}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"--keys-file: {path}: {where}: {first['msg']}") from None
+        raise UsageError(f"--keys-file: {path}: {mistakes(error, 'the file')}") from None
     except Refusal as refusal:
         raise UsageError(f"--keys-file: {path}: {refusal.message}") from None
     return keys
 
 
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} can't be read: {error.strerror or error}"
+
+
+def _writable(option: str, file: str | None) -> None:
+    """Raises UsageError where `file` can't be made, as far as can be told without making it."""
+    if file is None:
+        return
+    folder = Path(file).parent
+    if not folder.is_dir():
+        raise UsageError(f"{option}: {file} can't be written: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option}: {file} can't be written: no permission to make files in {folder}")
+    if Path(file).is_dir():
+        raise UsageError(f"{option}: {file} is a folder")
+
+
 def _address(text: str, option: str) -> tuple[str, int]:
+    if "://" in text:
+        raise UsageError(f"{option}: {text!r} is not HOST:PORT: leave out {text.partition('://')[0]}://")
     try:
         return address_of(text)
     except ValueError as error:
@@ -211,21 +231,31 @@ def _address(text: str, option: str) -> tuple[str, int]:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
     if not 0.001 <= seconds <= 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 1000000 seconds")
     return seconds
 
 
 def _amount(text: str) -> int:
-    amount = int(text)
+    amount = _whole(text)
     if amount < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return amount
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def _workers(text: str) -> int:
-    workers = int(text)
+    workers = _whole(text)
     if not 1 <= workers <= 64:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 64")
     return workers

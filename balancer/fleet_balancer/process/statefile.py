@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet_balancer.process.condition import Condition as Condition
+from fleet_balancer.process.mistake import mistakes
 from fleet_balancer.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,7 @@ def read_state(path: Path) -> SavedState | None:
     except OSError as error:
         reason = error.strerror or str(error)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}"
+        reason = mistakes(error, "the file")
     log.error("the state file %s is ignored, hosts come from the next list: %s", path, reason)
     return None
 
@@ -71,7 +71,12 @@ class StateKeeper:
                 self._failed = False
             except OSError as error:
                 if not self._failed:
-                    log.error("the state file %s can't be written: %s", self._path, error.strerror)
+                    log.error(
+                        "the state file %s can't be written: %s; drains, weights and ejections would not outlive "
+                        "this process; it is tried again at the next change",
+                        self._path,
+                        error.strerror,
+                    )
                 self._failed = True
 
     def _write(self, content: bytes) -> None:
