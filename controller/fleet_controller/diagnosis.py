@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fleet_controller.bursts import Bursts
-from fleet_controller.lifecycle import STARTING_UP, HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, STARTING_UP, HostState
 from fleet_controller.policies import STALE_AFTER_S, Decision, has_policies
 from fleet_controller.policies.words import ms, number, servers, span
 from fleet_controller.records import HostRecord
@@ -21,8 +21,6 @@ from fleet_controller.window import OLD_S, Signal
 
 # Without a latency policy, latency is worth a sentence from here on: it grows steeply with the load.
 BUSY_UTILIZATION = 0.7
-# Failures in a row after which a host is as good as out: the next try is over a minute away.
-QUARANTINE_FAILURES = 5
 NAMED = 3
 _CALM = re.compile(r"(cooldown|stabilization) scale_(up|down): (.+) left")
 
@@ -55,7 +53,7 @@ def hosts(pool: PoolSpec, records: Mapping[str, HostRecord], roomless: frozenset
         for n, r in known.items()
         if r.state is HostState.FAILED and not r.cordoned
     }
-    out = {n: left for n, left in failed.items() if known[n].failures >= QUARANTINE_FAILURES}
+    out = {n: left for n, left in failed.items() if known[n].failures >= QUARANTINE_AFTER}
     return Hosts(
         total=len(known),
         ready=sum(r.state is HostState.READY and n not in roomless for n, r in known.items()),
@@ -240,7 +238,7 @@ def _hosts(case: Case, decision: Decision | None) -> Iterator[str]:
         count = len(pool.failed)
         yield f"{count} {_noun(count)} failed, tried again {_soon(pool.failed)}: {_names(pool.failed)}"
     if pool.quarantined:
-        text = f"{_count(pool.quarantined)} quarantined after {QUARANTINE_FAILURES} or more failures in a row"
+        text = f"{_count(pool.quarantined)} quarantined after {QUARANTINE_AFTER} or more failures in a row"
         yield f"{text}, tried again {_soon(pool.quarantined)}: {_names(pool.quarantined)}"
     if pool.unreachable:
         yield f"{_count(pool.unreachable)} out of reach: {_names(pool.unreachable)}"

@@ -19,6 +19,9 @@ class HostState(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+# So many failures in a row, and a host is quarantined: left alone for long.
+QUARANTINE_AFTER = 5
+
 _S = HostState
 
 STARTING_UP = frozenset({_S.BOOTING, _S.REACHABLE, _S.INSTALLING, _S.STARTING, _S.LOADING})
