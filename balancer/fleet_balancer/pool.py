@@ -10,6 +10,7 @@ arrivals = completed + errors + refused + abandoned + in_flight + queued.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterable
 from typing import Protocol
 
@@ -83,6 +84,7 @@ class Pool:
         self._histogram = LatencyHistogram()
         self._latencies: list[float] = []
         self._answered: list[Claim] = []
+        self._placed: list[Ask] = []
         self._traffic = Traffic()
         self.budget = Budget()
         self.hedge = Hedge()
@@ -167,11 +169,13 @@ class Pool:
         member.in_flight += 1
         member.requests += 1
         self.in_flight += 1
-        member.changed()
+        if member.row is not None:
+            member.row[member.slot] = member.in_flight
+        self._picker.touch(member)  # a member that it picked is its own
         if self.needs:
             self._picker.took(member, model, now)
         if ask is not None:
-            self._lobby.figures.placed(ask.tenant)
+            self._placed.append(ask)
         return Claim(self, member, ask, model, now)
 
     def second_claim(
@@ -198,7 +202,10 @@ class Pool:
         self.in_flight -= 1
         if outcome == "completed" and now > claim.at:
             self._picker.observed(member, claim.model, (now - claim.at) * 1000.0, claim.depth, now)
-        member.changed()
+        if member.row is not None:
+            member.row[member.slot] = member.in_flight
+        if member.watcher is not None:
+            member.watcher.touch(member)
         if outcome == "completed":
             self.completed += 1
             self._latencies.append(latency_ms)
@@ -300,7 +307,13 @@ class Pool:
             self._traffic.completed([claim.model for claim in self._answered], self._latencies)
         self._latencies.clear()
         self._answered.clear()
+        self._count_placed()
         return self._histogram
+
+    def _count_placed(self) -> None:
+        for ask, times in Counter(self._placed).items():  # an API key's requests have one Ask in common
+            self._lobby.figures.placed(ask.tenant, times)
+        self._placed.clear()
 
     def advance(self, now: float) -> bool:
         """To be called a few times a second: what time alone changes. True where hosts may take requests again."""
@@ -325,6 +338,7 @@ class Pool:
 
     def figures(self) -> list[Figure]:
         """How tenants, priorities and models fare, and how often hosts are taken out."""
+        self._count_placed()
         rows = (self._lobby.rows(), self.ejector.figures(self.name), self._traffic.rows(self.name))
         return [row for some in rows for row in some]
 

@@ -12,8 +12,9 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fleet_balancer.ask import Ask
 from fleet_wire.balancer import ApiKey
 from fleet_wire.refusal import Refusal
 
@@ -27,11 +28,18 @@ _HOW = "send it as the header Authorization: Bearer KEY, or x-api-key: KEY"
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """Whose request it is. `share` is the weight in the fair queue; `pools` None: all of them."""
+    """Whose request it is. `share` is the weight in the fair queue; `pools` None: all of them.
+
+    `ask` is what a request says about itself that says nothing else: the same one for all of them.
+    """
 
     name: str
     share: float = 1.0
     pools: frozenset[str] | None = None
+    ask: Ask = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ask", Ask(self.name, key=self.name, share=self.share))
 
     def allow(self, pool: str) -> None:
         """Raises Refusal (forbidden) where this key is not for `pool`."""

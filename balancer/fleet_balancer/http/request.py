@@ -98,19 +98,21 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         head.length = int(length)
         if head.length > limits.body:
             raise Refusal("too_large", f"the body is longer than {limits.body} bytes")
+    # A "Connection: keep-alive" says nothing; who may see the authorization is decided elsewhere.
     if authorization is None and staying is None:
         head.kept = data[: size - 2]
-        return head
-    # A "Connection: keep-alive" says nothing; who may see the authorization is decided elsewhere.
-    cuts = []
-    if staying is not None:
-        cuts.append((match.start(4) - CONNECTION, match.end(4) + 2))
-    if authorization is not None:
+    elif staying is None:
         begin, end = match.start(5) - AUTHORIZATION, match.end(5) + 2
         head.authorization = data[begin:end]
-        cuts.append((begin, end))
-        cuts.sort()
-    head.kept = without(data, cuts, size - 2)
+        head.kept = data[:begin] + data[end : size - 2]
+    else:
+        cuts = [(match.start(4) - CONNECTION, match.end(4) + 2)]
+        if authorization is not None:
+            begin, end = match.start(5) - AUTHORIZATION, match.end(5) + 2
+            head.authorization = data[begin:end]
+            cuts.append((begin, end))
+            cuts.sort()
+        head.kept = without(data, cuts, size - 2)
     return head
 
 

@@ -11,7 +11,7 @@ from fleet_balancer.ask import Ask
 from fleet_balancer.member.member import Member
 from fleet_balancer.pick.by_score import ByScore
 from fleet_balancer.pick.picker import Shelves
-from fleet_balancer.pick.progress import LOOKS, overdue, progressed
+from fleet_balancer.pick.progress import LOOKS, USUAL, overdue, progressed
 from fleet_balancer.pick.speed import Speeds
 from fleet_wire.balancer import PoolConfig
 
@@ -35,12 +35,16 @@ class LeastConnections(ByScore):
     def best(self, shelves: Shelves, ask: Ask | None) -> Member | None:
         """The lowest score; who is found to be stuck gets the score for it and is looked at again."""
         now = self._now
+        only = shelves[0] if len(shelves) == 1 else None
         for _ in range(LOOKS):
-            member = super().best(shelves, ask)
-            if member is None or not member.in_flight:
-                if member is not None:
-                    member.progress_at = now
+            member = super().best(shelves, ask) if only is None else only.first()
+            if member is None:
+                return None
+            if not member.in_flight:
+                member.progress_at = now
                 return member
+            if now - member.progress_at <= USUAL * member.round_s:
+                return member  # what overdue() says first
             stuck = overdue(member, now)
             if stuck <= 1.5 * member.stuck:
                 return member

@@ -52,7 +52,7 @@ class Proxy:
         self._tls: ServerTls | None = None
         # Who is to look at a host that a request could not reach (Prober.hurry).
         self.doubted: Callable[[Member], None] | None = None
-        self._idle: dict[Member, list[Upstream]] = {member: [] for member in front.members}
+        self.idle: dict[Member, list[Upstream]] = {member: [] for member in front.members}
         self.ids: Iterator[int] = itertools.count(1)
         self.id_prefix = os.urandom(6).hex().encode()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -98,7 +98,7 @@ class Proxy:
                 finished = False
         for client in list(self.clients):
             client.transport.abort()
-        for member in list(self._idle):
+        for member in list(self.idle):
             self._close_idle(member)
         for task in list(self._connecting):
             task.cancel()
@@ -123,12 +123,12 @@ class Proxy:
         for member in swap.removed:
             self._close_idle(member)
         for member in swap.added:
-            self._idle[member] = []
+            self.idle[member] = []
         self.deliver(swap.served)
 
     def health_changed(self, member: Member) -> None:
         if not member.health.healthy:
-            for upstream in self._idle.get(member, ()):
+            for upstream in self.idle.get(member, ()):
                 upstream.transport.abort()
             log.warning("host %s is out: %s", member.name, member.health.error)
             if self.doubted is not None:
@@ -149,7 +149,7 @@ class Proxy:
 
     def idle_connection(self, member: Member, now: float) -> Upstream | None:
         """The connection to `member` used last, where it is young enough."""
-        idle = self._idle.get(member)
+        idle = self.idle.get(member)
         oldest = now - self.settings.upstream_idle_s
         while idle:
             upstream = idle.pop()
@@ -160,7 +160,7 @@ class Proxy:
 
     def keep(self, upstream: Upstream, now: float) -> None:
         """A connection whose response is complete; closed where its host is gone."""
-        idle = self._idle.get(upstream.member)
+        idle = self.idle.get(upstream.member)
         if idle is None:
             upstream.transport.abort()
             return
@@ -169,14 +169,14 @@ class Proxy:
 
     def forget(self, upstream: Upstream) -> None:
         """An idle connection ended."""
-        idle = self._idle.get(upstream.member)
+        idle = self.idle.get(upstream.member)
         if idle and upstream in idle:
             idle.remove(upstream)
 
     def doubt(self, member: Member) -> None:
         """`member` broke off a request. Where its process died, its other connections are as dead, and the loop may not
         know it yet: a request sent there would be lost too, while on a new one it can't be."""
-        idle = self._idle.get(member)
+        idle = self.idle.get(member)
         if idle:
             dead = idle.copy()
             idle.clear()
@@ -209,7 +209,7 @@ class Proxy:
             self.keep(upstream, time.monotonic())
 
     def _close_idle(self, member: Member) -> None:
-        for upstream in self._idle.pop(member, []):
+        for upstream in self.idle.pop(member, []):
             upstream.transport.abort()
 
     def _look_around(self) -> None:
@@ -221,7 +221,7 @@ class Proxy:
             elif client.exchange is not None and client.exchange.body_left:
                 client.exchange.check_body(now)
         oldest = now - self.settings.upstream_idle_s
-        for idle in self._idle.values():
+        for idle in self.idle.values():
             while idle and idle[0].idle_since <= oldest:
                 idle.pop(0).transport.abort()
         for pool in self.front.pools.values():

@@ -21,6 +21,8 @@ _HEAD = -3
 # After a 101: no responses any more.
 _TUNNEL = -4
 MAX_INTERIM = 16
+# Longer heads are not remembered.
+KNOWN_BYTES = 1024
 
 
 class Asker(Protocol):
@@ -49,8 +51,9 @@ class Shelf(Protocol):
     """Where a connection goes when nobody needs it."""
 
     settings: Settings
+    # Connections that wait for a request, the one used last at the end, of each host that there is.
+    idle: dict[Member, list[Upstream]]
 
-    def keep(self, upstream: Upstream, now: float) -> None: ...
     def forget(self, upstream: Upstream) -> None: ...
     def doubt(self, member: Member) -> None: ...
 
@@ -63,6 +66,8 @@ class Upstream(asyncio.Protocol):
         "_decoder",
         "_head",
         "_interim",
+        "_known",
+        "_known_bytes",
         "_left",
         "_method",
         "_read_paused",
@@ -91,6 +96,9 @@ class Upstream(asyncio.Protocol):
         self._buffer = b""
         self._decoder: ChunkedDecoder | None = None
         self._head: ResponseHead | None = None
+        # The last head and its bytes: a host mostly says the same again, and then it means the same.
+        self._known: ResponseHead | None = None
+        self._known_bytes = b""
         self._read_paused = False
         self._interim = 0
         self._tunnel: Tunneled | None = None
@@ -208,30 +216,34 @@ class Upstream(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        try:
-            head = parse_response(data, self._method, self._shelf.settings.limits)
-        except BadResponse as error:
-            self.drop()
-            client.upstream_lost(self, f"answered with what is not HTTP/1.1: {error}")
-            return
-        if head is None:
-            self._buffer = data
-            return
-        if head.status < 200:
-            self._skip_interim(client, data, head)
-            return
+        head = self._known
+        if head is None or not data.startswith(self._known_bytes) or self._method == b"HEAD":
+            try:
+                head = parse_response(data, self._method, self._shelf.settings.limits)
+            except BadResponse as error:
+                self.drop()
+                client.upstream_lost(self, f"answered with what is not HTTP/1.1: {error}")
+                return
+            if head is None:
+                self._buffer = data
+                return
+            if head.status < 200:
+                self._skip_interim(client, data, head)
+                return
+            if head.size <= KNOWN_BYTES and self._method != b"HEAD":
+                self._known = head
+                self._known_bytes = data[: head.size]
         self._head = head
         length = head.length
         begin = head.size
         if length >= 0:
-            body = data[begin : begin + length]
-            if not client.reply(self, head, body):
+            if not client.reply(self, head, data[begin : begin + length]):
                 return
-            left = length - len(body)
-            if left:
-                self._left = left
+            over = len(data) - begin - length
+            if over < 0:
+                self._left = -over
             else:
-                self._finish(len(data) == begin + length)
+                self._finish(not over)
             return
         if not client.reply(self, head, b""):
             return
@@ -289,14 +301,16 @@ class Upstream(asyncio.Protocol):
         if client is None or head is None:
             raise AssertionError("a response answers somebody")
         now = monotonic()
-        if clean and head.keep_alive and client.body_left == 0 and not self.write_paused:
+        idle = self._shelf.idle.get(self.member)  # None: the host is gone
+        if clean and idle is not None and head.keep_alive and not client.body_left and not self.write_paused:
             self.reused = True
             self._head = None
             if self._interim:
                 self._interim = 0
             if self._read_paused:
                 self.resume_reading()
-            self._shelf.keep(self, now)
+            self.idle_since = now
+            idle.append(self)
         else:
             self.transport.abort()
         client.reply_done(head, now)

@@ -37,10 +37,10 @@ class Figures:
         self._tenants: dict[str, _Row] = {}
         self._priorities = [_Row() for _ in PRIORITIES]
 
-    def placed(self, tenant: str | None) -> None:
-        """A request was given to a host."""
+    def placed(self, tenant: str | None, times: int = 1) -> None:
+        """So many requests were given to hosts."""
         if tenant is not None:
-            self._row(tenant).placed += 1
+            self._row(tenant).placed += times
 
     def waited(self, ticket: Ticket, now: float) -> None:
         """A host was found for one that waited."""
