@@ -13,7 +13,7 @@ from fleet_balancer.haproxy.maps import (
     key_maps,
     shown,
 )
-from fleet_balancer.haproxy.render import Plan, PoolPlan, header_name
+from fleet_balancer.haproxy.plan import Plan, PoolPlan, header_name
 from fleet_balancer.haproxy.slots import Slots
 from fleet_wire.balancer import Backend, BackendList, PoolConfig
 from fleet_wire.refusal import Refusal

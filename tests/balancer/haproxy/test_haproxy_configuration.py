@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fleet_balancer.haproxy.layout import Layout
 from fleet_balancer.haproxy.lines import read_access, read_line
-from fleet_balancer.haproxy.render import Door, render
+from fleet_balancer.haproxy.plan import Door
+from fleet_balancer.haproxy.render import render
 from fleet_balancer.haproxy.slots import Slots
 from fleet_balancer.haproxy.wanted import EMPTY, Wanted, commands, weights
 from fleet_wire.balancer import ApiKey, Backend, BackendList, BalancerLimits, ModelNeed, PoolConfig
