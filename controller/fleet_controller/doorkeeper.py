@@ -17,6 +17,8 @@ from fleet_wire.balancer import BackendList, BalancerStatus
 
 # How long a balancer that answers nothing may take to end before it is killed.
 HUNG_GRACE_S = 2.0
+# By how much longer each time one is waited for that hangs again and again.
+MOST_PATIENCE = 16.0
 
 
 class Doorkeeper:
@@ -31,6 +33,7 @@ class Doorkeeper:
         self.door = FrontDoor(self._admin, folder.token("balancer"))
         self._sent: tuple[BackendList, float] | None = None
         self._silent_since: float | None = None
+        self._patience = 1.0
         self._complained = False
         self._refused = ""
         self._too_late: list[str] = []
@@ -54,7 +57,7 @@ class Doorkeeper:
     def heard(self, status: BalancerStatus | None) -> None:
         """Note whether it answered at the last look."""
         if status is not None:
-            self._silent_since = None
+            self._silent_since, self._patience = None, 1.0
         elif self._silent_since is None:
             self._silent_since = self._clock.monotonic()
 
@@ -83,7 +86,10 @@ class Doorkeeper:
 
     def _tend(self, now: float, patience_s: float) -> None:
         try:
+            patience_s *= self._patience
             if self._silent_since is not None and self._clock.monotonic() - self._silent_since > patience_s:
+                # if that does not help, it is not what hangs, and each start costs the requests in flight
+                self._patience = min(MOST_PATIENCE, 2.0 * self._patience)
                 self._silent_since = None
                 if self._daemon.stop(HUNG_GRACE_S):
                     text = f"the balancer did not answer for {patience_s:.0f} s and was stopped"

@@ -26,6 +26,7 @@ from fleet_controller.outside import Bell, Outside
 from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, steps, stops_left
 from fleet_controller.policies import STALE_AFTER_S, Decision
 from fleet_controller.pulse import LOOK_S, LOOP_S
+from fleet_controller.records import UNKNOWN_ACTION
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
@@ -74,7 +75,7 @@ class Loop:
         self._observation: Observation | None = None
         self._looking = False
         self._looked: Observation | Exception | None = None
-        requests.take_in(spec, journal, self._clock.now())
+        requests.take_in(spec, journal, self._clock.now(), self._site.known_before)
 
     @property
     def _spec(self) -> FleetSpec:
@@ -156,8 +157,10 @@ class Loop:
         self._hear(observation)
         self._welcome_back(now)
         records = self._journal.hosts()
+        # while it is not known what runs, nothing is decided about it
+        asked = "wait" if goal == "up" and _surveying(records) else goal
         self._ticks = {
-            pool.name: self._autoscaler.tick(self._spec, pool, self._observation, records, goal)
+            pool.name: self._autoscaler.tick(self._spec, pool, self._observation, records, asked)
             for pool in self._spec.pools
         }
         decisions = {name: tick.decision for name, tick in self._ticks.items() if tick.decision is not None}
@@ -208,9 +211,13 @@ class Loop:
         busy = self._actuator.busy() | {a.host for a in self._journal.open_actions()}
         records = self._journal.hosts()
         begun = []
+        goal, surveying = self._goal(), _surveying(records)
         for pool in self._spec.pools:
-            for step in steps(self._view(pool, records, busy), self._goal(), now):
+            undecided = self._journal.pool(pool.name).desired is None
+            for step in steps(self._view(pool, records, busy), goal, now):
                 if step.kind == "inspect" and not after_a_look:
+                    continue
+                if step.kind != "inspect" and goal == "up" and (surveying or undecided):
                     continue
                 if self._actuator.submit(step, self._site):
                     begun.append(step)
@@ -371,7 +378,7 @@ class Loop:
                 "change it again and run `fleetctl up`"
             )
         site = self._outside.open_site(spec)
-        requests.take_in(spec, self._journal, now)
+        requests.take_in(spec, self._journal, now, site.known_before)
         self._retired.append(self._site)
         self._site = site
         self._doorkeeper.adopt(spec)
@@ -386,3 +393,8 @@ class Loop:
     def rest(self, patience_s: float) -> None:
         """Let actions under way end, for a moment; the journal keeps what is cut off, and the next run resumes it."""
         self._actuator.wait(patience_s)
+
+
+def _surveying(records: Mapping[str, HostRecord]) -> bool:
+    """Whether the journal was lost and there are hosts that were not looked at since."""
+    return any(r.action_id == UNKNOWN_ACTION and not r.retry_at for r in records.values())

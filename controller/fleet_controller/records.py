@@ -9,6 +9,9 @@ from fleet_controller.lifecycle import HostState
 
 ActionKind = Literal["start", "stop"]
 
+# In place of `action_id`: whether an agent of ours runs there is not known, for the state store was lost.
+UNKNOWN_ACTION = "?"
+
 
 @dataclass(frozen=True)
 class HostRecord:

@@ -11,6 +11,9 @@ from fleet_controller.lifecycle import HostState
 from fleet_controller.policies import PolicyState, set_desired
 from fleet_controller.spec import FleetSpec
 
+# Share of the hosts that may leave fleet.yaml at once without a word; one always may.
+MOST_REMOVED = 0.30
+
 
 class Refused(Exception):
     """The request can't be followed; the message says why and what can be."""
@@ -24,18 +27,33 @@ def apply(request: Request, spec: FleetSpec, journal: Journal, now: float) -> st
     return handler(request.args, spec, journal, now)
 
 
-def take_in(spec: FleetSpec, journal: Journal, now: float) -> None:
-    """Know the hosts of `spec` and forget those that left it. Raises Refused when that would abandon a running host."""
+def take_in(
+    spec: FleetSpec, journal: Journal, now: float, known_before: Callable[[str], bool] = lambda host: False
+) -> None:
+    """Know the hosts of `spec` and forget those that left it.
+
+    `known_before`: whether a host had an agent once, as its token tells. Where the journal does not know such a host,
+    the journal was lost, and the host is looked at before anything is started there.
+
+    Raises Refused when that would abandon a running host, or when so many left at once that it looks like a mistake.
+    """
     known = {h.name for h in spec.hosts}
-    gone = {name: record.state for name, record in journal.hosts().items() if name not in known}
+    recorded = journal.hosts()
+    gone = {name: record.state for name, record in recorded.items() if name not in known}
     running = [f"{name} ({state})" for name, state in gone.items() if state is not HostState.OFF]
     if running:
         raise Refused(
             f"{spec.source.name} no longer has {', '.join(running)}; put them back, `fleetctl drain` them, "
             "and remove them once they are off"
         )
+    if len(gone) > max(1, MOST_REMOVED * len(recorded)) and sorted(known) != journal.removal_allowed():
+        raise Refused(
+            f"{spec.source.name} has lost {len(gone)} of its hosts at once ({', '.join(sorted(gone)[:5])}"
+            f"{', ...' if len(gone) > 5 else ''}); put them back, or say that it is meant so: "
+            "`fleetctl up --allow-mass-removal`"
+        )
     journal.dismiss(gone)
-    journal.enlist(known, now)
+    journal.enlist(known, now, {name for name in known - set(recorded) if known_before(name)})
 
 
 def _up(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:

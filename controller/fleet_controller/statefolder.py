@@ -60,6 +60,10 @@ class StateFolder:
             fresh.unlink()
         return path
 
+    def has_token(self, name: str) -> bool:
+        """Whether it was made already."""
+        return (self.path / "tokens" / name).exists()
+
     def token(self, name: str) -> str:
         return self.token_file(name).read_text().strip()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet_controller import diagnosis
 from fleet_controller.latencies import HostLatencies
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.observe import Observation
 from fleet_controller.policies import Decision, PolicyState, cooldown_remaining_s
 from fleet_controller.policies.schedule import bounds
@@ -137,5 +137,6 @@ class Picture:
             "p95_ms": self.latencies.p95_ms(name) if status else None,
             "error": error,
             "cordoned": record.cordoned,
+            "quarantined": record.state is HostState.FAILED and record.failures >= QUARANTINE_AFTER,
             "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,
         }

@@ -39,6 +39,13 @@ def up(
             help="Accept and remember the SSH keys of hosts that known_hosts does not name yet.",
         ),
     ] = False,
+    allow_mass_removal: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mass-removal",
+            help="Accept that more than 30 % of the hosts have left fleet.yaml at once.",
+        ),
+    ] = False,
 ) -> None:
     """Start the balancer and the controller, and wait until every pool has the hosts that it should have.
 
@@ -55,6 +62,8 @@ def up(
     with fleet.journal() as journal:
         after = follow.newest_event(journal)
         asked_at = time.time()
+        if allow_mass_removal:
+            journal.allow_removal(host.name for host in fleet.spec.hosts)
         with fleet.folder.lock("operator"):
             _start_daemons(fleet)
             typer.echo(clean(ask(fleet, journal, "up")), err=True)

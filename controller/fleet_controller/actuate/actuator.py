@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from fleet_controller.actuate.hands import POLL_S, Hands, retry_delay_s, words, work_on
+from fleet_controller.actuate.hands import POLL_S, Hands, look_delay_s, retry_delay_s, told, words, work_on
 from fleet_controller.actuate.inspection import Inspector
 from fleet_controller.actuate.site import Site
 from fleet_controller.actuate.start import start
@@ -131,7 +131,7 @@ class Actuator:
         """Close a failed action; after a failed start, see to it that nothing half-started is left."""
         text = words(error, action.host)
         if isinstance(error, HostFailure) and error.unreachable:
-            self._conclude(action, HostState.UNREACHABLE, text)
+            self._lose(action, error)
         elif action.kind == "start" and self._hands.record(action.host).action_id is not None:
             self._hands.move(action.host, HostState.FAILED, "start failed", error=text)
             self._give_up(action, text, site)
@@ -152,6 +152,18 @@ class Actuator:
             text = f"{text} Besides, {words(left, action.host)}"
         self._conclude(action, HostState.FAILED, text, **changes)
 
+    def _lose(self, action: Action, error: HostFailure) -> None:
+        """It can't be reached: nothing is known, so nothing counts as failed."""
+        now = self._hands.clock.now()
+        self._hands.journal.conclude(
+            action,
+            HostState.UNREACHABLE,
+            f"{action.kind} failed",
+            now,
+            error=words(error, action.host),
+            retry_at=now + look_delay_s(0.0, error),
+        )
+
     def _conclude(self, action: Action, state: HostState, text: str, **changes: object) -> None:
         now, failures = self._hands.clock.now(), self._hands.record(action.host).failures + 1
         retry_at = now + retry_delay_s(failures)
@@ -160,7 +172,7 @@ class Actuator:
             state,
             f"{action.kind} failed",
             now,
-            error=text,
+            error=told(text, action.host, failures),
             failures=failures,
             retry_at=retry_at,
             **changes,

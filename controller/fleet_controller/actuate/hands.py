@@ -12,12 +12,19 @@ from fleet_controller.clock import Clock
 from fleet_controller.frontdoor import FrontDoor
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.observe import HostReport, Observer
 from fleet_controller.pulse import Pulse
 
 FIRST_RETRY_S = 5.0
-LAST_RETRY_S = 1800.0
+# So long without a failure is calm: what failed before is forgiven.
+CALM_S = 1800.0
+# For so long a host that failed QUARANTINE_AFTER times in a row is left alone: at most that many starts an hour.
+QUARANTINE_S = 3600.0
+# How often a host that can't be reached is looked for; more rarely where it refuses our key (sshd counts those).
+LAST_LOOK_S = 60.0
+LAST_KNOCK_S = 200.0
+KNOCKS = frozenset({"auth", "identity", "host-key-unknown", "host-key-changed", "host-key-revoked"})
 # How often a waiting action looks again at the host or the balancer.
 POLL_S = 0.2
 
@@ -68,8 +75,27 @@ def work_on(host: str) -> str:
 
 
 def retry_delay_s(failures: int) -> float:
-    """Seconds until the next try after `failures` in a row: 5 s, doubled each time, at most half an hour."""
-    return float(min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(20, max(0, failures - 1))))
+    """Seconds until the next try after `failures` in a row: 5 s, doubled each time; then the host is in quarantine."""
+    if failures >= QUARANTINE_AFTER:
+        return QUARANTINE_S
+    return float(FIRST_RETRY_S * 2 ** max(0, failures - 1))
+
+
+def look_delay_s(lost_for_s: float, error: Exception) -> float:
+    """Seconds until a host that could not be reached is looked for again: the longer it is gone, the more rarely."""
+    knocks = isinstance(error, HostFailure) and error.kind in KNOCKS
+    least, most = (LAST_KNOCK_S, LAST_KNOCK_S) if knocks else (FIRST_RETRY_S, LAST_LOOK_S)
+    return min(most, max(least, lost_for_s / 2))
+
+
+def told(error: str, host: str, failures: int) -> str:
+    """`error` for the operator, with the word quarantine where the host is in it."""
+    if failures < QUARANTINE_AFTER:
+        return error
+    return (
+        f"{host}: quarantined for {QUARANTINE_S / 60:.0f} min after {failures} failures in a row; "
+        f"`fleetctl uncordon {host}` tries again now. {error}"
+    )
 
 
 def words(error: Exception, host: str) -> str:

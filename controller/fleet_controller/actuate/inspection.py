@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet_controller.actuate.hands import LAST_RETRY_S, Hands, retry_delay_s, words
+from fleet_controller.actuate.hands import CALM_S, Hands, look_delay_s, retry_delay_s, told, words
 from fleet_controller.actuate.site import Site
 from fleet_controller.frontdoor import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.machine import AgentProcess
 from fleet_controller.journal import HostRecord, JournalError
 from fleet_controller.lifecycle import HostState
+from fleet_controller.records import UNKNOWN_ACTION
 
 
 class Inspector:
@@ -37,8 +39,10 @@ class Inspector:
             if lost and self._switched_off(host, site):
                 self._gone(record, f"{host}: the machine is switched off.")
                 return
-            state = HostState.UNREACHABLE if lost else HostState.FAILED
-            self._give_up(record, state, words(error, host))
+            if lost:
+                self._lose(record, error)
+            else:
+                self._give_up(record, words(error, host))
 
     def _judge(self, record: HostRecord, site: Site) -> None:
         host = record.name
@@ -50,14 +54,17 @@ class Inspector:
             return
         agent = machine.probe().agent
         if agent is None or not agent.alive:
-            if record.action_id is None:
-                self._hands.move(host, HostState.OFF, "reachable again", error=None, retry_at=0.0)
+            if record.action_id in (None, UNKNOWN_ACTION):
+                self._hands.move(
+                    host, HostState.OFF, "reachable again", error=None, retry_at=0.0, action_id=None
+                )
                 return
             tail = machine.tail(3).strip().replace("\n", " | ")
             machine.stop(grace_s=0.0)  # what it left behind, its worker for one
-            self._give_up(
-                record, HostState.FAILED, f"{host}: the agent died. Its last words: {tail}", gone=True
-            )
+            self._give_up(record, f"{host}: the agent died. Its last words: {tail}", gone=True)
+            return
+        if record.action_id == UNKNOWN_ACTION:
+            self._adopt(record, agent, site)
             return
         since = self._silent_since.setdefault(host, self._hands.clock.monotonic())
         says_failed = report.status is not None and report.status.state == "failed"
@@ -69,7 +76,7 @@ class Inspector:
             machine.stop(grace_s=0.0)
             why = report.status.error if report.status is not None else report.error
             verdict = "failed" if says_failed else "hangs"
-            self._give_up(record, HostState.FAILED, f"{host}: the agent {verdict}: {why}", gone=True)
+            self._give_up(record, f"{host}: the agent {verdict}: {why}", gone=True)
 
     def _switched_off(self, host: str, site: Site) -> bool:
         """Whether that is known: then nothing is lost there, and nothing of ours runs."""
@@ -80,7 +87,7 @@ class Inspector:
 
     def _gone(self, record: HostRecord, error: str) -> None:
         if record.state is not HostState.UNREACHABLE:
-            self._give_up(record, HostState.FAILED, error, gone=True)
+            self._give_up(record, error, gone=True)
             return
         self._silent_since.pop(record.name, None)
         self._hands.move(
@@ -93,6 +100,25 @@ class Inspector:
             agent_port=None,
         )
 
+    def _adopt(self, record: HostRecord, agent: AgentProcess, site: Site) -> None:
+        """An agent of ours that the lost state store knew: it is taken over as it is. Plan replaces an outdated one."""
+        if not agent.port:
+            return  # it does not listen yet, and is found at the next look
+        self._hands.move(
+            record.name,
+            HostState.LOADING,
+            "found running",
+            error=None,
+            retry_at=0.0,
+            action_id=agent.action_id,
+            agent_port=agent.port,
+            release=agent.release,
+        )
+        report = self._hands.report(record.name, site)
+        ready = report.status is not None and report.status.state == "ready"
+        state = HostState.READY if ready else HostState.UNREACHABLE
+        self._hands.move(record.name, state, "found running", retry_at=0.0)
+
     def _serves(self, host: str) -> bool:
         """Whether the balancer finds the host well: then it is our way to the agent that is broken, not the agent.
 
@@ -103,20 +129,33 @@ class Inspector:
         except FrontDoorError:
             return True
 
-    def _give_up(self, record: HostRecord, state: HostState, error: str, gone: bool = False) -> None:
-        """`gone`: nothing of the agent is left there."""
+    def _lose(self, record: HostRecord, error: Exception) -> None:
+        """It can't be reached. How it fares nobody knows, so its failures stay as they are."""
         self._silent_since.pop(record.name, None)
-        calm = record.state is HostState.READY and self._hands.clock.now() - record.since > LAST_RETRY_S
+        now = self._hands.clock.now()
+        lost_for_s = now - record.since if record.state is HostState.UNREACHABLE else 0.0
+        self._hands.move(
+            record.name,
+            HostState.UNREACHABLE,
+            "does not answer",
+            error=words(error, record.name),
+            retry_at=now + look_delay_s(lost_for_s, error),
+        )
+
+    def _give_up(self, record: HostRecord, error: str, gone: bool = False) -> None:
+        """It failed. `gone`: nothing of the agent is left there."""
+        self._silent_since.pop(record.name, None)
+        calm = record.state is HostState.READY and self._hands.clock.now() - record.since > CALM_S
         # what failed before it served this long is forgiven
-        failures = (0 if calm else record.failures) + (state is HostState.FAILED)
+        failures = (0 if calm else record.failures) + 1
         # a first crash is mended at once; only repeated ones wait
         delay_s = 0.0 if gone and failures == 1 else retry_delay_s(failures)
         changes: dict[str, object] = {"action_id": None, "agent_port": None} if gone else {}
         self._hands.move(
             record.name,
-            state,
-            "does not answer" if state is HostState.UNREACHABLE else "its agent is gone",
-            error=error,
+            HostState.FAILED,
+            "its agent is gone",
+            error=told(error, record.name, failures),
             failures=failures,
             retry_at=self._hands.clock.now() + delay_s,
             **changes,

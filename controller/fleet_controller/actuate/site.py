@@ -34,6 +34,10 @@ class Site:
     def token(self, host: str) -> str:
         return self.folder.token(f"host-{host}")
 
+    def known_before(self, host: str) -> bool:
+        """Whether an agent was ever started there: then its token is here."""
+        return self.folder.has_token(f"host-{host}")
+
     def target(self, record: HostRecord) -> Target | None:
         """Where to ask the host's agent; None while it is not known to have one."""
         if record.agent_port is None:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +28,7 @@ from fleet_controller import failpoint
 from fleet_controller.journal import history, tables
 from fleet_controller.lifecycle import HostState, check_move
 from fleet_controller.records import (
+    UNKNOWN_ACTION,
     Action,
     ActionKind,
     Answer,
@@ -136,16 +137,22 @@ class Journal:
         return _host(row)
 
     @failpoint.around("journal.enlist")
-    def enlist(self, names: Iterable[str], now: float) -> None:
-        """Make sure that each named host has a record; new ones are off."""
+    def enlist(self, names: Iterable[str], now: float, suspects: Container[str] = ()) -> None:
+        """Make sure that each named host has a record; new ones are off.
+
+        Of `suspects` nothing is known, for the journal was lost: they count as unreachable until they were looked at.
+        """
         with self._transaction() as connection:
             known = set(connection.scalars(sa.select(tables.hosts.c.name)))
             new = [
                 {
                     "name": n,
-                    "state": "off",
+                    "state": "unreachable" if n in suspects else "off",
                     "since": now,
-                    "reason": "",
+                    "reason": "the state store does not know it; it is looked at first"
+                    if n in suspects
+                    else "",
+                    "action_id": UNKNOWN_ACTION if n in suspects else None,
                     "failures": 0,
                     "retry_at": 0.0,
                     "cordoned": False,
@@ -442,6 +449,14 @@ class Journal:
     @failpoint.around("journal.set_goal")
     def set_goal(self, goal: str) -> None:
         self._set_fact("goal", goal)
+
+    def removal_allowed(self) -> list[str]:
+        """The hosts to which an operator lets fleet.yaml shrink in one step, sorted; empty: nothing was said."""
+        return list(self._fact("removal_allowed") or [])
+
+    @failpoint.around("journal.allow_removal")
+    def allow_removal(self, remaining: Iterable[str]) -> None:
+        self._set_fact("removal_allowed", sorted(remaining))
 
     def status(self) -> dict[str, Any] | None:
         """The picture that the controller drew at its last tick; None before the first."""

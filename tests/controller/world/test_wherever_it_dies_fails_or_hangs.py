@@ -1,4 +1,4 @@
-"""Before and after every effect and every commit the controller is killed, fails or hangs once: the fleet comes out right.
+"""Killed, failing or hung once before and after every effect and every commit, the fleet comes out right.
 
 The hosts' own logs are the witness. The same with real processes is in ../loop.
 """
@@ -44,6 +44,7 @@ def operate(world: World, spec: FleetSpec) -> None:
     except KeyExists:  # its command was cut off after the commit, and given again
         pass
     world.command(lambda journal: journal.revoke_key("nobody", 2.0))
+    world.command(lambda journal: journal.allow_removal(world.hosts))
     request = world.ask("pause")
     world.command(lambda journal: journal.withdraw(request))
     world.balancer.dies()

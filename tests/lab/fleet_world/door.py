@@ -42,7 +42,7 @@ class Balancer:
         self._latency = LatencyHistogram()
 
     def starts(self) -> None:
-        self.alive, self.hung, self.list = True, False, None
+        self.alive, self.hung = True, False  # its list comes from its state file
         self.pid += 1
         self.started_at = self._fed = self.baton.now
         self._arrivals = self._completed = 0.0

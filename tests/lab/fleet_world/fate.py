@@ -145,8 +145,8 @@ class Fate:
         self.world.balancer.hung = False
 
     def balancer_forgets(self) -> None:
-        self.world.balancer.list = None
         self.world.balancer.dies()
+        self.world.balancer.list = None
 
     def killed(self) -> None:
         self.world.kill()

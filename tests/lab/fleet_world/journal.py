@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from fleet_controller.journal import Busy, JournalError, KeyExists
 from fleet_controller.lifecycle import HostState, check_move
-from fleet_controller.records import Action, Answer, Event, HostRecord, KeyRecord, PoolRecord, Request
+from fleet_controller.records import (
+    UNKNOWN_ACTION,
+    Action,
+    Answer,
+    Event,
+    HostRecord,
+    KeyRecord,
+    PoolRecord,
+    Request,
+)
 
 
 @dataclass
@@ -55,10 +64,16 @@ class MemoryJournal:
     def host(self, name: str) -> HostRecord:
         return self._read().hosts[name]
 
-    def enlist(self, names: Iterable[str], now: float) -> None:
+    def enlist(self, names: Iterable[str], now: float, suspects: Container[str] = ()) -> None:
         with self._commit("enlist") as store:
             for name in sorted(names):
-                store.hosts.setdefault(name, HostRecord(name, since=now))
+                record = HostRecord(name, since=now)
+                if name in suspects:
+                    reason = "the state store does not know it; it is looked at first"
+                    record = replace(
+                        record, state=HostState.UNREACHABLE, reason=reason, action_id=UNKNOWN_ACTION
+                    )
+                store.hosts.setdefault(name, record)
 
     def dismiss(self, names: Iterable[str]) -> None:
         with self._commit("dismiss") as store:

@@ -240,7 +240,10 @@ class World:
         self.failpoints = dict(failpoints or {})
         self.reached: set[str] = set()
         self.violations: list[str] = []
-        self.folder: Any = SimpleNamespace(token=lambda name: "t", path=Path("/nowhere"))
+        self.folder: Any = SimpleNamespace(
+            token=self._token, has_token=lambda name: name in self._tokens, path=Path("/nowhere")
+        )
+        self._tokens: set[str] = set()
         self._blind_since: float | None = None
         self._yields = self.dice.choice([0.0, 0.05, 0.3])
         self._stops: list[float] = []
@@ -248,6 +251,10 @@ class World:
         logger = logging.getLogger("fleet_controller")
         logger.addHandler(self._bugs)
         logger.propagate = False
+
+    def _token(self, name: str) -> str:
+        self._tokens.add(name)
+        return "t"
 
     # the controller
 
