@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 _PROMPT = b"\n> "
@@ -75,7 +75,7 @@ class Api:
             if objections:
                 raise ApiError("; ".join(objections))
 
-    async def replace_map(self, file: str, entries: dict[str, str]) -> None:
+    async def replace_map(self, file: str, entries: Mapping[str, str]) -> None:
         """Put other entries in the place of a map's, all at once. Raises ApiError."""
         said = await self.ask(f"prepare map {file}")
         version = said.rpartition(" ")[2].strip()

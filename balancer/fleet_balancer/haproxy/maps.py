@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from fleet_balancer.haproxy.render import RATE_WINDOW_S
+from fleet_balancer.haproxy.door import RATE_WINDOW_S
 from fleet_wire.balancer import ApiKey
 
 MODELS, TEXTS, TOKENS, KEYS, RATES, ALLOWED = (

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fleet_balancer.haproxy.api import Api, ApiError
+from fleet_balancer.haproxy.rows import BACKEND, Row, read_rows
 from fleet_balancer.haproxy.wanted import Wanted
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,21 @@ class HaproxyProcess:
         """Raises ApiError."""
         if commands:
             await self.api.do(commands)
+
+    async def ask(self, timeout_s: float) -> list[Row]:
+        """How its servers are; notes what is in flight and waits. `timeout_s`: that of a check. Raises ApiError."""
+        # In this order a request that moves on meanwhile is missed rather than counted twice.
+        table, waiting = await self.api.ask_all(["show stat -1 6 -1", "fleet waiting"])
+        self.hear()
+        rows = read_rows(table, timeout_s)
+        queued = {row.pool: row.queued for row in rows if row.name == BACKEND}
+        for line in waiting.splitlines():
+            pool_id, _, number = line.strip().partition(" ")
+            if number.isdigit():
+                queued[pool_id] = queued.get(pool_id, 0) + int(number)
+        self.queued = {pool: number for pool, number in queued.items() if number}
+        self.in_flight = {row.name: row.in_flight for row in rows if row.name != BACKEND and row.in_flight}
+        return rows
 
     def signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
