@@ -123,8 +123,9 @@ class Orders:
         return self._certificate is not None and self._certificate.changed()
 
     async def renew(self) -> None:
-        """A new process reads the certificate again. Raises Refusal, StartFailed, OSError."""
-        if self._plan is not None:
+        """A new process reads the certificate again. Raises TlsError, Refusal, StartFailed, OSError."""
+        if self.options.config.tls is not None and self._plan is not None:
+            self._certificate = Certificate(self.options.config.tls)
             await self._judge(self._text)
             await self._succeed(self._plan)
 

@@ -114,7 +114,8 @@ class HaproxyStation:
                     after.stop()
                 if isinstance(error, TlsError):
                     raise
-                raise UsageError(f"HAProxy objects: {error}") from None
+                said = error.message if isinstance(error, Refusal) else error
+                raise UsageError(f"HAProxy does not take them: {said}") from None
             self._options, self._access_log = options, after
             if anew and before is not None:
                 before.stop()
@@ -267,8 +268,9 @@ class HaproxyStation:
             try:
                 await self._orders.renew()
                 log.info("the certificate was read again")
-            except (Refusal, StartFailed, ApiError, OSError) as error:
-                log.error("the new certificate is not used: %s", error)
+            except (TlsError, Refusal, StartFailed, OSError) as error:
+                said = error.message if isinstance(error, Refusal) else error
+                log.error("the certificate stays as it was: %s", said)
 
     async def _look(self) -> None:
         """Ask every process for its counts, and the present one for its hosts' health."""
