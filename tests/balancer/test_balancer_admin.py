@@ -79,6 +79,13 @@ def test_tokens_of_hosts_are_never_shown(balancer: Any) -> None:
             {"pools": [{"name": "default"}], "backends": [{"name": "a", "address": "h:1"}] * 2},
             "backend a is listed twice",
         ),
+        (
+            {
+                "pools": [{"name": "default"}],
+                "backends": [{"name": name, "address": "h:1"} for name in ("a", "b")],
+            },
+            "backends a and b have the same address h:1",
+        ),
         ("not an object", "BackendList"),
     ],
 )

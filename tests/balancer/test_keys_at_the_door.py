@@ -155,6 +155,14 @@ def test_a_revoked_key_is_refused_by_the_next_list(door: Door, host: Any) -> Non
     assert door.ask(bearer(KEY))[0] == 401
 
 
+def test_who_came_too_often_is_named_in_the_log(balancer: Start, host: Any, tmp_path: Path) -> None:
+    door = Door(balancer, tmp_path)
+    door.put(host, [key("alice", KEY, rate_per_s=0.01, burst=1)])
+    assert [door.ask(bearer(KEY))[0] for _ in range(2)] == [200, 429]
+    late = door.logged(2)[1]
+    assert (late["status"], late["key"], late["refused"]) == (429, "alice", "too_many_requests")
+
+
 def test_where_no_keys_are_asked_for_hosts_get_what_the_client_sent(door: Door, host: Any) -> None:
     door.put(host, None)
     code, seen = door.ask(bearer("mine") | {"X-Api-Key": "too"})
@@ -178,6 +186,7 @@ def test_the_log_names_the_key_and_never_shows_it(balancer: Start, host: Any, tm
     assert (refused["request_id"], refused["status"], refused["refused"], refused["key"], refused["host"]) == (
         "two", 401, "unauthorized", None, None,
     )  # fmt: skip
+    assert refused["bytes"] > 50  # the body that says why
     assert (posted["method"], posted["status"], posted["bytes"]) == ("POST", 200, 13)
     assert "fleet-" not in door.log.read_text()
     # A client that leaves is written down too.

@@ -135,6 +135,11 @@ class Keyring:
             slots[held.slot] = due
         return held.use
 
+    def known(self, authorization: bytes, api_key: bytes) -> KeyUse | None:
+        """Whose key it is, without counting a request; None where check() has not let it in before."""
+        held = self._seen.get(authorization or api_key)
+        return None if held is None else held.use
+
     def _look_up(self, line: bytes) -> _Held:
         if not line:
             raise Refusal("unauthorized", f"this needs an API key: {_HOW}")

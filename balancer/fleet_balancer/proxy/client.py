@@ -167,6 +167,8 @@ class Client(asyncio.Protocol):
                 head.kept += head.api_key
             route = front.route(head.target, head.model, head.version)
         except Refusal as refusal:
+            if keyring is not None and exchange.use is None:
+                exchange.use = keyring.known(head.authorization, head.api_key)  # one that came too often
             exchange.refuse(refusal)
             return True
         if route.pool is None:
@@ -236,7 +238,7 @@ class Client(asyncio.Protocol):
                     self.address,
                     b"-",
                     b"-",
-                    0,
+                    len(refusal.body()),
                     *_NOBODY,
                     refusal.code,
                 )

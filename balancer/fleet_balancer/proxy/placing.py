@@ -251,7 +251,8 @@ class Placing:
         member = None if self.claim is None else self.claim.member
         self._release_all(outcome)
         if self.house.access_log is not None:
-            self.status = self.status if replying else refusal.status
+            if not replying:
+                self._refused(refusal)
             self._log(monotonic(), member, refusal.code)
         if replying:
             self.caller.close()
@@ -263,9 +264,14 @@ class Placing:
         """Answer it here; it has no claim (any more)."""
         self._end()
         if self.house.access_log is not None:
-            self.status = refusal.status
+            self._refused(refusal)
             self._log(monotonic(), None, refusal.code)
         self.caller.refuse(refusal, self)
+
+    def _refused(self, refusal: Refusal) -> None:
+        """What the access log says of an answer that the balancer gives itself."""
+        self.status = refusal.status
+        self.sent = 0 if self.head.method == b"HEAD" else len(refusal.body())
 
     def abandon(self) -> None:
         """The client has left, or the connection is closed with the request under way."""
