@@ -228,7 +228,7 @@ def _first_usable(pools: Sequence[Pool]) -> Pool:
 def _check(new: BackendList) -> None:
     names: set[str] = set()
     pools: set[str] = set()
-    addresses: dict[tuple[str, int], str] = {}
+    addresses: dict[tuple[str, str, int], str] = {}
     for config in new.pools:
         if config.name in pools:
             raise Refusal("bad_request", f"pool {config.name} is listed twice")
@@ -247,8 +247,8 @@ def _check(new: BackendList) -> None:
             address = address_of(spec.address)
         except ValueError as error:
             raise Refusal("bad_request", f"backend {spec.name}: address {error}") from None
-        other = addresses.setdefault(address, spec.name)
+        other = addresses.setdefault((spec.pool, *address), spec.name)
         if other != spec.name:
             raise Refusal(
-                "bad_request", f"backends {other} and {spec.name} have the same address {spec.address}"
+                "bad_request", f"backends {other} and {spec.name} of pool {spec.pool} have the same address"
             )

@@ -84,7 +84,7 @@ def test_tokens_of_hosts_are_never_shown(balancer: Any) -> None:
                 "pools": [{"name": "default"}],
                 "backends": [{"name": name, "address": "h:1"} for name in ("a", "b")],
             },
-            "backends a and b have the same address h:1",
+            "backends a and b of pool default have the same address",
         ),
         ("not an object", "BackendList"),
     ],
