@@ -12,7 +12,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ import alembic.command
 import alembic.config
 import alembic.util
 import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
 from fleet_controller import failpoint
-from fleet_controller.journal import history, tables
+from fleet_controller.journal import history, seal, tables
 from fleet_controller.lifecycle import HostState, check_move
 from fleet_controller.records import (
     UNKNOWN_ACTION,
@@ -98,8 +100,27 @@ class Journal:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self._transaction() as connection:
+            script = ScriptDirectory.from_config(config)
+            before = MigrationContext.configure(connection).get_current_revision()
+            known = {step.revision for step in script.walk_revisions()}
+            if before in known and before != script.get_current_head():
+                self._back_up(str(script.get_current_head()))
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+            if before is not None:
+                seal.put_missing(connection)
+
+    def _back_up(self, revision: str) -> None:
+        """Keep the SQLite file as it is before it is migrated to `revision`, beside it."""
+        if self._engine.url.get_backend_name() != "sqlite" or not self._engine.url.database:
+            return
+        copy = Path(f"{self._engine.url.database}.before-{revision}")
+        _private_file(copy)
+        with (
+            closing(sqlite3.connect(self._engine.url.database)) as source,
+            closing(sqlite3.connect(copy)) as kept,
+        ):
+            source.backup(kept)
 
     @contextmanager
     def _transaction(self, reads: bool = False) -> Iterator[Connection]:
@@ -112,6 +133,12 @@ class Journal:
                 yield connection
         except IntegrityError:
             raise
+        except seal.Broken as broken:
+            where = self._engine.url.database or self._engine.url.render_as_string(hide_password=True)
+            raise JournalError(
+                f"{where}: {broken}. Nothing is done with a damaged state store: move it away and run `fleetctl up`, "
+                "which makes it again from the hosts (API keys are to be made again), or put back a copy of it"
+            ) from broken
         except DatabaseError as error:
             where = self._engine.url.render_as_string(hide_password=True)
             raise JournalError(f"{where}: the state store can't be used: {error.orig}") from error
@@ -162,6 +189,7 @@ class Journal:
             ]
             if new:
                 connection.execute(sa.insert(tables.hosts), new)
+                seal.put(connection, tables.hosts, tables.hosts.c.name.in_([row["name"] for row in new]))
 
     @failpoint.around("journal.dismiss")
     def dismiss(self, names: Iterable[str]) -> None:
@@ -193,6 +221,7 @@ class Journal:
             values |= {"state": state.value, "since": now, "reason": reason}
         if values:
             connection.execute(sa.update(tables.hosts).where(tables.hosts.c.name == name).values(**values))
+            seal.put(connection, tables.hosts, tables.hosts.c.name == name)
         if state is not before.state or (changes.get("error") and changes["error"] != before.error):
             data = {"from": before.state.value}
             if changes.get("error"):
@@ -205,7 +234,9 @@ class Journal:
     def amend(self, name: str, **changes: Any) -> None:
         """Set fields of a host's record without a move and without an event."""
         with self._transaction() as connection:
+            self._read_host(connection, name)  # a damaged row must not be sealed again
             connection.execute(sa.update(tables.hosts).where(tables.hosts.c.name == name).values(**changes))
+            seal.put(connection, tables.hosts, tables.hosts.c.name == name)
 
     # actions
 
@@ -228,6 +259,7 @@ class Journal:
                         id=action.id, host=host, kind=kind, reason=reason, created_at=now
                     )
                 )
+                seal.put(connection, tables.actions, tables.actions.c.id == action.id)
                 self._move(connection, host, state, reason, now, pool=pool)
         except IntegrityError as error:
             raise Busy(host) from error
@@ -250,16 +282,16 @@ class Journal:
                 .where(tables.actions.c.id == action.id)
                 .values(finished_at=now, error=error)
             )
+            seal.put(connection, tables.actions, tables.actions.c.id == action.id)
             self._move(connection, action.host, state, reason, now, error=error, **changes)
 
     def open_actions(self) -> list[Action]:
         """Actions whose end is not recorded: those of this run, or left by one that was killed."""
         with self._transaction(reads=True) as connection:
             query = sa.select(tables.actions).where(tables.actions.c.finished_at.is_(None))
-            return [
-                Action(r["id"], r["host"], r["kind"], r["reason"], r["created_at"])
-                for r in connection.execute(query.order_by(tables.actions.c.created_at)).mappings()
-            ]
+            rows = connection.execute(query.order_by(tables.actions.c.created_at)).mappings()
+            found = [seal.opened(tables.actions, row) for row in rows]
+        return [Action(r["id"], r["host"], r["kind"], r["reason"], r["created_at"]) for r in found]
 
     # pools
 
@@ -271,7 +303,7 @@ class Journal:
                 .mappings()
                 .one_or_none()
             )
-        return PoolRecord(name) if row is None else PoolRecord(**row)
+            return PoolRecord(name) if row is None else PoolRecord(**seal.opened(tables.pools, row))
 
     @failpoint.around("journal.save_pool")
     def save_pool(self, pool: PoolRecord, decided: DecisionRecord | None = None) -> None:
@@ -290,6 +322,7 @@ class Journal:
             )
             if updated.rowcount == 0:
                 connection.execute(sa.insert(tables.pools).values(name=pool.name, **values))
+            seal.put(connection, tables.pools, tables.pools.c.name == pool.name)
             if decided is not None:
                 history.keep_decision(connection, decided)
 
@@ -365,7 +398,8 @@ class Journal:
         """The keys that are in force, by name."""
         with self._transaction(reads=True) as connection:
             rows = connection.execute(sa.select(tables.api_keys).order_by(tables.api_keys.c.name)).mappings()
-            return [KeyRecord(**{**row, "pools": tuple(row["pools"])}) for row in rows]
+            found = [seal.opened(tables.api_keys, row) for row in rows]
+            return [KeyRecord(**{**row, "pools": tuple(row["pools"])}) for row in found]
 
     @failpoint.around("journal.add_key")
     def add_key(self, key: KeyRecord) -> None:
@@ -375,6 +409,7 @@ class Journal:
                 connection.execute(
                     sa.insert(tables.api_keys).values(**{**asdict(key), "pools": list(key.pools)})
                 )
+                seal.put(connection, tables.api_keys, tables.api_keys.c.name == key.name)
                 self._record(
                     connection, key.created_at, "key", None, None, f"API key {key.name} was created", {}
                 )
@@ -481,7 +516,8 @@ class Journal:
 
 
 def _host(row: sa.RowMapping) -> HostRecord:
-    return HostRecord(**{**row, "state": HostState(row["state"])})
+    content = seal.opened(tables.hosts, row)
+    return HostRecord(**{**content, "state": HostState(content["state"])})
 
 
 def _private_file(path: Path) -> None:

@@ -22,6 +22,7 @@ hosts = Table(
     Column("retry_at", Float, nullable=False),
     Column("startup_s", Float),
     Column("cordoned", Boolean, nullable=False),
+    Column("checksum", String),
 )
 
 pools = Table(
@@ -34,6 +35,7 @@ pools = Table(
     Column("policy_state", JSON, nullable=False),
     Column("learned", JSON, nullable=False),
     Column("last_decision", JSON),
+    Column("checksum", String),
 )
 
 # At most one open action a host: a partial unique index in the first migration enforces it.
@@ -47,6 +49,7 @@ actions = Table(
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     Column("error", Text),
+    Column("checksum", String),
 )
 
 events = Table(
@@ -84,6 +87,7 @@ api_keys = Table(
     Column("burst", Integer),
     Column("share", Float, nullable=False),
     Column("pools", JSON, nullable=False),
+    Column("checksum", String),
 )
 
 # A decision with its inputs, and until when it was seen to hold. Bounded: see history.py.
