@@ -159,6 +159,7 @@ def test_who_came_too_often_is_named_in_the_log(balancer: Start, host: Any, tmp_
     door = Door(balancer, tmp_path)
     door.put(host, [key("alice", KEY, rate_per_s=0.01, burst=1)])
     assert [door.ask(bearer(KEY))[0] for _ in range(2)] == [200, 429]
+    door.client.close()
     late = door.logged(2)[1]
     assert (late["status"], late["key"], late["refused"]) == (429, "alice", "too_many_requests")
 
