@@ -18,7 +18,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fleet_controller.spec.scaling import ScalingSpec
-from fleet_wire.histogram import LatencyHistogram, merged
+from fleet_wire.histogram import GAMMA, MIN_MS, LatencyHistogram, merged
 
 DEFAULT_WINDOW_S = 60.0
 ARRIVALS_S = 15.0  # arrivals are looked at over this long: a surge shows before it is an average
@@ -60,7 +60,8 @@ class Signal(BaseModel):
     `rps` completed per second and `arrivals_per_s` (requests coming in, the last 15 s), `in_flight` at a
     host, `queued` waiting anywhere (at the balancer or in a host's queue), `utilization` 0..1 mean over
     the ready hosts, `p50_ms`..`p99_ms` over the window, `percentile_ms` the one that scaling.latency names
-    when it is another, `completed` and `errors` in the window, `startup_s` and `capacity_rps_per_server`
+    when it is another, `late_share` of what completed (0..1) took longer than the target, `completed` and
+    `errors` in the window, `startup_s` and `capacity_rps_per_server`
     learned, `age_s` since the last good sample. A NaN, negative or absurd measurement becomes None, and
     such an age becomes very old.
     """
@@ -78,6 +79,7 @@ class Signal(BaseModel):
     p95_ms: Measured = None
     p99_ms: Measured = None
     percentile_ms: Measured = None
+    late_share: Measured = None
     completed: Counted = 0
     errors: Counted = 0
     startup_s: Measured = None
@@ -245,6 +247,7 @@ class Window:
             p95_ms=latency.quantile(0.95),
             p99_ms=latency.quantile(0.99),
             percentile_ms=latency.quantile(named / 100) if other and named is not None else None,
+            late_share=self._late_share(slices),
             completed=sum(s.completed for s in slices),
             errors=sum(s.errors for s in slices),
             startup_s=median(starts) if starts else None,
@@ -336,6 +339,17 @@ class Window:
             return merged(s.latency for s in slices)
         settled = self._joined_at + min(SETTLE_S, self.seconds / 2)
         return merged(s.latency for s in slices if (s.start + s.end) / 2 >= settled)
+
+    def _late_share(self, slices: Iterable[_PoolSlice]) -> float | None:
+        """Share of the answers in the window that took longer than the target (to a bucket's width, 2 %)."""
+        if self.spec.latency is None:
+            return None
+        limit = math.ceil(math.log(max(MIN_MS, self.spec.latency.target_ms)) / math.log(GAMMA))
+        all_, late = 0, 0
+        for s in slices:
+            all_ += s.latency.count
+            late += sum(n for i, n in s.latency.counts.items() if i > limit)
+        return late / all_ if all_ else None
 
     def _utilization(self, now: float, ready: int) -> float | None:
         """Mean over the ready hosts. A host that did not report counts as on target while the others are

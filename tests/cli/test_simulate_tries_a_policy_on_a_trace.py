@@ -50,7 +50,7 @@ def test_a_surge_is_answered_with_hosts_that_are_given_back(fleetctl, folder, su
     assert 3 <= told["peak_servers"] <= 6
     assert told["turns"][-1]["servers"] == 1
     assert told["scale_ups"] >= 1 <= told["scale_downs"]
-    assert told["direction_changes"] == 1
+    assert told["direction_changes"] <= 3
     assert told["target_ms"] == 500
     assert 0.8 < told["within_target"] < 1
     assert 900 <= told["seconds"] < 901

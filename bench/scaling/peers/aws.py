@@ -67,9 +67,13 @@ class TargetTracking:
             if len(points) >= OUT_POINTS and all(p > self.target for p in points[-OUT_POINTS:]):
                 if needed > wanted:  # in the cooldown, what was added already counts
                     wanted, self.out_at = needed, now
-            elif len(points) >= IN_POINTS and all(p < IN_SHARE * self.target for p in points):
-                if needed < wanted and now - max(self.out_at, self.in_at) >= COOLDOWN_S:
-                    wanted, self.in_at = needed, now
+            elif (
+                len(points) >= IN_POINTS
+                and all(p < IN_SHARE * self.target for p in points)
+                and needed < wanted
+                and now - max(self.out_at, self.in_at) >= COOLDOWN_S
+            ):
+                wanted, self.in_at = needed, now
         self.wanted = wanted
         return Decision(desired=wanted, reason="target tracking")
 
@@ -93,9 +97,13 @@ class StepScaling:
                 step = max(1, math.ceil(shares[-1] * max(1, signal.ready)))
                 if signal.ready + step > wanted:  # warming hosts count towards the same step
                     wanted, self.out_at = signal.ready + step, now
-            elif len(points) >= IN_POINTS and all(p < self.target_ms / 3 for p in points):
-                if now - max(self.in_at, self.out_at) >= COOLDOWN_S and wanted > 1:
-                    wanted, self.in_at = wanted - 1, now
+            elif (
+                len(points) >= IN_POINTS
+                and all(p < self.target_ms / 3 for p in points)
+                and now - max(self.in_at, self.out_at) >= COOLDOWN_S
+                and wanted > 1
+            ):
+                wanted, self.in_at = wanted - 1, now
         self.wanted = wanted
         return Decision(desired=wanted, reason="step scaling")
 

@@ -6,9 +6,12 @@ recommendations. Cooldowns as in AWS: going up ignores the last way down; going 
 
 from __future__ import annotations
 
+from fleet_controller.policies import arrivals
 from fleet_controller.policies.decision import PolicyState
 from fleet_controller.spec.scaling import ScalingSpec
 
+FORESEEN_S = 60.0  # the same where a forecast decides
+STABLE_S = 300.0  # stabilization of scale_down where the file names none (Kubernetes HPA)
 JUMP_S = 1800.0  # a gap between two decisions that only a clock or a long outage makes
 
 History = tuple[tuple[float, int], ...]
@@ -21,9 +24,6 @@ def caught_up(state: PolicyState, now: float) -> PolicyState:
     if state.last_at is None or 0 <= now - state.last_at <= JUMP_S:
         return state
     by = now - state.last_at
-    forecast = state.forecast.model_copy(update={"at": state.forecast.at + by}) if state.forecast else None
-    if forecast is not None:
-        forecast = forecast.model_copy(update={"pending": tuple((at + by, v) for at, v in forecast.pending)})
     return state.model_copy(
         update={
             "first_at": _moved(state.first_at, by),
@@ -34,9 +34,22 @@ def caught_up(state: PolicyState, now: float) -> PolicyState:
             "held": {key: at + by for key, at in state.held.items()},
             "highs": tuple((at + by, n) for at, n in state.highs),
             "lows": tuple((at + by, n) for at, n in state.lows),
-            "forecast": forecast,
+            **_memories(state, by),
         }
     )
+
+
+def _memories(state: PolicyState, by: float) -> dict[str, object]:
+    known: dict[str, object] = {}
+    if state.arrivals is not None:
+        known["arrivals"] = arrivals.moved(state.arrivals, by)
+    if state.profile is not None:
+        known["profile"] = state.profile.model_copy(
+            update={"since": state.profile.since + by, "looked": state.profile.looked + by}
+        )
+    if state.budget is not None:
+        known["budget"] = state.budget.model_copy(update={"at": state.budget.at + by})
+    return known
 
 
 def _moved(at: float | None, by: float) -> float | None:
@@ -65,11 +78,17 @@ def _left(since: float | None, seconds: float, now: float) -> float:
     return 0.0 if since is None else max(0.0, since + seconds - now)
 
 
+def down_window(spec: ScalingSpec) -> float:
+    """Seconds for which a recommendation keeps the pool from shrinking below it."""
+    named = spec.stabilization.scale_down
+    return STABLE_S if named is None else named
+
+
 def remembered(
     highs: History, lows: History, wanted: int, spec: ScalingSpec, now: float
 ) -> tuple[History, History]:
     """Both histories with `wanted` added; only entries that can still be a maximum (a minimum) are kept."""
-    up, down = spec.stabilization.scale_up, spec.stabilization.scale_down
+    up, down = spec.stabilization.scale_up, down_window(spec)
     highs = (*tuple((at, n) for at, n in highs if n > wanted and at > now - down), (now, wanted))
     lows = (*tuple((at, n) for at, n in lows if n < wanted and at > now - up), (now, wanted))
     return highs, lows

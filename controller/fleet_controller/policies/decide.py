@@ -12,11 +12,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet_controller.policies import calm, idle, latency, predictive, queue, schedule, steps, utilization
+from fleet_controller.policies import (
+    arrivals,
+    budget,
+    calm,
+    idle,
+    latency,
+    predictive,
+    profile,
+    queue,
+    schedule,
+    steps,
+    utilization,
+)
 from fleet_controller.policies.decision import (
     Bounds,
     Decision,
-    Forecast,
     Look,
     PolicyState,
     Recommendation,
@@ -65,13 +76,16 @@ def decide(
     look = Look(signal, current, now, timers)
     idle_at = idle.idle_since(state.idle_since, look, fresh) if spec.idle.scale_to_zero else None
     limits = _bounds(spec, idle_at, now)
-    forecast = _learned(spec, state, signal, fresh, now)
-    recommendations = _recommendations(spec, state, look, limits, forecast, idle_at) if fresh else ()
+    memory = (
+        _learned(spec, state, signal, now) if fresh else _Memory(state.arrivals, state.profile, state.budget)
+    )
+    recommendations = _recommendations(spec, state, look, limits, memory, idle_at) if fresh else ()
+    foreseen = any(r.policy == "predictive" and r.desired is not None for r in recommendations)
     choice = _choice(spec, look, recommendations, idle_at, limits, fresh)
 
     highs, lows = (((now, current),), ((now, current),)) if first else (state.highs, state.lows)
     highs, lows = calm.remembered(highs, lows, choice.wanted, spec, now)
-    desired, blocked = _held_back(spec, state, limits, choice, current, highs, lows, now, fresh)
+    desired, blocked = _held_back(spec, state, limits, choice, current, highs, lows, now, fresh, foreseen)
     reason, winner = _said(limits, choice, blocked, current, desired, first, signal)
 
     moved = desired != limits.clip(current) if first else desired != current
@@ -94,7 +108,9 @@ def decide(
             "highs": highs,
             "lows": lows,
             "idle_since": idle_at,
-            "forecast": forecast,
+            "arrivals": memory.arrivals,
+            "profile": memory.profile,
+            "budget": memory.budget,
         }
     )
 
@@ -127,7 +143,13 @@ def set_desired(state: PolicyState, count: int, now: float, reason: str = "") ->
 def has_policies(spec: ScalingSpec) -> bool:
     """Whether anything but bounds, schedules and people moves this pool."""
     targets = (spec.latency, spec.target_utilization, spec.queue)
-    return any(t is not None for t in targets) or bool(spec.steps) or spec.predictive.enabled
+    return any(t is not None for t in targets) or bool(spec.steps) or foresees(spec)
+
+
+def foresees(spec: ScalingSpec) -> bool:
+    """Whether the pool scales ahead of its load: where fleet.yaml doesn't say, with a latency target it does."""
+    said = spec.predictive.enabled
+    return spec.latency is not None if said is None else said
 
 
 def _bounds(spec: ScalingSpec, idle_at: float | None, now: float) -> Bounds:
@@ -138,13 +160,26 @@ def _bounds(spec: ScalingSpec, idle_at: float | None, now: float) -> Bounds:
     return limits.model_copy(update={"low": 0, "low_source": "idle"})
 
 
-def _learned(
-    spec: ScalingSpec, state: PolicyState, signal: Signal, fresh: bool, now: float
-) -> Forecast | None:
-    if not spec.predictive.enabled:
-        return None
-    horizon = signal.startup_s or predictive.DEFAULT_STARTUP_S
-    return predictive.learn(state.forecast, signal.arrivals_per_s if fresh else None, horizon, now)
+@dataclass(frozen=True)
+class _Memory:
+    """What the forecast goes by: what came in, what a server can carry, how many requests were late."""
+
+    arrivals: arrivals.Arrivals | None
+    profile: profile.Profile | None
+    budget: budget.Budget | None
+
+
+def _learned(spec: ScalingSpec, state: PolicyState, signal: Signal, now: float) -> _Memory:
+    seen, target = state.arrivals, spec.latency
+    if foresees(spec) and signal.arrivals_per_s is not None:
+        seen = arrivals.seen(seen, signal.arrivals_per_s, now)
+    if target is None:
+        return _Memory(seen, None, None)
+    return _Memory(
+        seen,
+        profile.learn(state.profile, target, signal, now),
+        budget.spent(state.budget, target, signal, now),
+    )
 
 
 def _recommendations(
@@ -152,19 +187,22 @@ def _recommendations(
     state: PolicyState,
     look: Look,
     limits: Bounds,
-    forecast: Forecast | None,
+    memory: _Memory,
     idle_at: float | None,
 ) -> tuple[Recommendation, ...]:
     found: list[Recommendation] = []
+    can = predictive.capacity(spec, memory.profile, look.signal) if foresees(spec) else None
     if spec.latency is not None:
-        found.append(latency.recommend(spec.latency, look))
+        found.append(latency.recommend(spec.latency, look, can))
     if spec.target_utilization is not None:
         found.append(utilization.recommend(spec.target_utilization, look))
     if spec.queue is not None:
         found.append(queue.recommend(spec.queue, look))
     found.extend(steps.recommend(spec.steps, look))
-    if spec.predictive.enabled:
-        found.append(predictive.recommend(forecast, spec.target_utilization, look))
+    if foresees(spec):
+        ahead = predictive.recommend(memory.arrivals, can, memory.budget, look)
+        if ahead.desired is not None or spec.predictive.enabled:
+            found.append(ahead)
     if not has_policies(spec):
         found.append(_asked_for(spec, state, look, limits))
     if spec.idle.scale_to_zero:
@@ -222,6 +260,7 @@ def _held_back(
     lows: calm.History,
     now: float,
     fresh: bool,
+    foreseen: bool,
 ) -> tuple[int, tuple[str, ...]]:
     """The number after bounds, stabilization and cooldowns, and what of these kept it from the choice."""
     blocked: list[str] = []
@@ -233,20 +272,24 @@ def _held_back(
     if not fresh:
         return here, (*blocked, "no fresh data")
     if choice.at_once:
-        newcomer = state.first_at is None or now - state.first_at < spec.stabilization.scale_down
+        newcomer = state.first_at is None or now - state.first_at < calm.down_window(spec)
         if goal < here and newcomer and choice.winner == "bounds":
             began = now if state.first_at is None else state.first_at
-            left = began + spec.stabilization.scale_down - now
+            left = began + calm.down_window(spec) - now
             return here, (*blocked, f"stabilization scale_down: {span(left)} left")
         return goal, tuple(blocked)
+    if foreseen and spec.stabilization.scale_down is None:
+        # a forecast looks further ahead than a window looks back: this much only calms it
+        highs = tuple(entry for entry in highs if entry[0] > now - calm.FORESEEN_S)
     steady = limits.clip(calm.stabilized(current, highs, lows))
     if goal < here and steady > goal:
-        left = max(at for at, n in highs if n > choice.wanted) + spec.stabilization.scale_down - now
+        left = max(at for at, n in highs if n > choice.wanted) + calm.down_window(spec) - now
         blocked.append(f"stabilization scale_down: {span(left)} left")
     if goal > here and steady < goal:
         left = max(at for at, n in lows if n < choice.wanted) + spec.stabilization.scale_up - now
         blocked.append(f"stabilization scale_up: {span(left)} left")
-    if goal > here and (left := calm.up_left(spec, state, now)) > 0:
+    urgent = choice.winner == "predictive"  # it counts what is on its way: nothing is answered twice
+    if goal > here and not urgent and (left := calm.up_left(spec, state, now)) > 0:
         blocked.append(f"cooldown scale_up: {span(left)} left")
         return here, tuple(blocked)
     if goal < here and (left := calm.down_left(spec, state, now)) > 0:

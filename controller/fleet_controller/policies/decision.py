@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
+from fleet_controller.policies.arrivals import Arrivals
+from fleet_controller.policies.budget import Budget
+from fleet_controller.policies.profile import Profile
 from fleet_controller.window import Signal
 
 
@@ -62,30 +65,12 @@ class Decision(BaseModel):
         return cls.model_validate_json(text)
 
 
-class Forecast(BaseModel):
-    """The state of the forecast of arrivals per second: level, trend per second, and how well it did
-    lately.
-
-    `pending` are forecasts (due at, value) that have not come true or false yet; `error` is their relative
-    error.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    at: float
-    level: float
-    trend: float = 0.0
-    error: float | None = None
-    checked: int = 0
-    pending: tuple[tuple[float, float], ...] = ()
-
-
 class PolicyState(BaseModel):
     """All that a pool's decisions remember; JSON both ways, so that a restart continues where it stopped.
 
     Times are Unix seconds. `operator` is the number that a person asked for, `held` since when a condition
     holds. `highs` and `lows` are the recommendations that can still be a maximum or a minimum of a
-    stabilization window.
+    stabilization window. `arrivals` is what came in, `profile` what a server can carry, `budget` what was late.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -100,7 +85,9 @@ class PolicyState(BaseModel):
     highs: tuple[tuple[float, int], ...] = ()
     lows: tuple[tuple[float, int], ...] = ()
     idle_since: float | None = None
-    forecast: Forecast | None = None
+    arrivals: Arrivals | None = None
+    profile: Profile | None = None
+    budget: Budget | None = None
 
     def to_json(self) -> str:
         return self.model_dump_json()

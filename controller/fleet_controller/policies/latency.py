@@ -15,17 +15,20 @@ from __future__ import annotations
 import math
 
 from fleet_controller.policies.decision import Look, Recommendation
-from fleet_controller.policies.words import enough, lasting, ms, servers
+from fleet_controller.policies.predictive import Capacity
+from fleet_controller.policies.words import enough, lasting, ms, number, servers
 from fleet_controller.spec.scaling import LatencyTarget
 from fleet_controller.window import Signal
 
 MAX_RAISE = 2.0
 LOWER_SHARE = 0.8
 LOWER_UTILIZATION = 0.75
+WORKED_OFF = 1.05  # answers for each request that comes
+PATIENCE_S = 90.0  # a breach at a load that should be fine, before one server more is tried
 EVIDENCE = 10  # so many requests make a percentile worth a server
 
 
-def recommend(target: LatencyTarget, look: Look) -> Recommendation:
+def recommend(target: LatencyTarget, look: Look, can: Capacity | None = None) -> Recommendation:
     signal, current, timers = look.signal, look.current, look.timers
     name, p = _percentile(target.percentile, signal)
     if p is None:
@@ -41,6 +44,8 @@ def recommend(target: LatencyTarget, look: Look) -> Recommendation:
         breach = f"{name} {ms(p)} over {limit}{lasting(over)}"
         if 0 < signal.completed < EVIDENCE and signal.completed + (signal.queued or 0) < EVIDENCE:
             return _say(current, f"{breach}, but from only {signal.completed} requests")
+        if can is not None and signal.arrivals_per_s is not None:
+            return _known(target, look, can, breach, over)
         share = min(p / target.target_ms, MAX_RAISE)
         wanted = max(signal.ready + 1, math.ceil(signal.ready * share))
         if wanted <= current:
@@ -49,10 +54,35 @@ def recommend(target: LatencyTarget, look: Look) -> Recommendation:
         return _say(wanted, breach)
     under = timers.held("latency under", True)
     calm = f"{name} {ms(p)} under {limit}{lasting(under)}"
+    if can is not None and signal.arrivals_per_s is not None:
+        enough_now = can.servers(signal.arrivals_per_s)
+        return _say(
+            min(enough_now, current), f"{calm}, {enough(enough_now)}" if enough_now < current else calm
+        )
     fits = _fewest(target, signal, p, min(signal.ready, current))
     if fits is None or fits >= current:
         return _say(current, calm)
     return _say(fits, f"{calm}, {enough(fits)}")
+
+
+def _known(target: LatencyTarget, look: Look, can: Capacity, breach: str, over: float) -> Recommendation:
+    """Late although it is known what a server can carry: too few for the load, or a backlog that is worked off, or
+    servers that do less than was learned.
+    """
+    signal, current = look.signal, look.current
+    coming = signal.arrivals_per_s or 0.0
+    needed = can.servers(coming)
+    if needed > signal.ready:
+        if needed > current:
+            return _say(needed, f"{breach}, {number(coming)} requests/s need {servers(needed)}")
+        return _say(current, f"{breach}, {servers(current - signal.ready)} still to come")
+    if (signal.rps or 0.0) > WORKED_OFF * coming:
+        return _say(current, f"{breach}, a backlog is being worked off")
+    if over > PATIENCE_S and current <= signal.ready:
+        return _say(
+            current + 1, f"{breach}, although {servers(needed)} should carry {number(coming)} requests/s"
+        )
+    return _say(current, breach)
 
 
 def _say(desired: int, reason: str) -> Recommendation:

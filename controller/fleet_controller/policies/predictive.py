@@ -1,78 +1,150 @@
-"""Starts servers before the load is there: a forecast of arrivals at the moment when a server started now
-is ready.
+"""Starts servers before the load is there, and keeps those that it would soon start again.
 
-Holt's double exponential smoothing (level and trend; Holt 1957, Gardner 1985) with weights 1 - exp(-dt /
-tau), so that ticks may come unevenly. desired = ceil(forecast(now + startup) / (capacity per server x
-target utilization)). It only ever asks for more or consents to fewer; without a learned capacity, or while
-its own forecasts of the last minutes were off by more than 30 %, it has no opinion and says so.
+What may come is a table of cases (analogs): the load may rise so far, with such a weight. Each number of servers has
+a price: its own time, and that of the requests that would be late in the cases it cannot carry. The cheapest wins:
+    cost(n) = n x load per server x seconds + price of a late request x sum(weight x load x seconds late)
+Up looks at the minutes in which a server started now would first be ready, and counts only what is added, for as long
+as it would have to stay. Down looks at all minutes until a server started again would be ready. Between the two the
+number stays. A sudden silence (an outage somewhere in front) is not taken for the end of the load, for as long as the
+last hour's median remembers it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from fleet_controller.policies.decision import Forecast, Look, Recommendation
+from fleet_controller.policies import analogs, arrivals, profile
+from fleet_controller.policies.analogs import Outlook
+from fleet_controller.policies.arrivals import Arrivals
+from fleet_controller.policies.budget import PRICE, Budget
+from fleet_controller.policies.decision import Look, Recommendation
+from fleet_controller.policies.profile import FIRST_UTILIZATION, Profile
 from fleet_controller.policies.words import number, servers, span
+from fleet_controller.spec.scaling import ScalingSpec
+from fleet_controller.window import Signal
 
-LEVEL_TAU_S = 30.0
-TREND_TAU_S = 120.0
 DEFAULT_STARTUP_S = 60.0
-DEFAULT_UTILIZATION = 0.7
-ERROR_TAU = 8.0  # checked forecasts
-MAX_ERROR = 0.3
-MAX_GROWTH = 3.0  # a trend is not believed to more than triple the load within one start
-PENDING = 16
+NOTICE_S = 25.0  # from a surge to the first start: arrivals are a mean over 15 s, looks come every 5
+STAY_S = 300.0  # how long one that was started has to stay (cooldown scale_down)
+# times the last minute's level: then it is the surge that counts, with a margin for its next seconds
+SURGE = 1.25
+BRIEFLY = 0.95  # of a rate over 15 s: the limit has room for that much over it, for so long
+FALLEN = 0.35  # of the last hour's median
+SURGE_MARGIN = 1.2
+MOST_GROWTH = 1.65  # over what is now; or a little over the most that was ever seen
+OVER_PAST = 1.05
+LEAST_LEVEL = 0.01  # requests/s
+PAST_NEEDED = 1440  # minutes, before the most that was seen says anything
+HOPELESS_LATE = 0.02  # of the requests of about a day
+HOPELESS_SUDDEN = 0.1  # of the load: came while a server started, from under half of it
 MIN_CAPACITY_RPS = 1e-6  # less than a request in a week is no measurement
+MOST_SERVERS = 10_000
 
 
-def learn(
-    state: Forecast | None, arrivals_per_s: float | None, horizon_s: float, now: float
-) -> Forecast | None:
-    """The forecast after one more look. A look without arrivals known, or a gap of 10 minutes, teaches
-    nothing.
-    """
-    if arrivals_per_s is None:
-        return state
-    if state is None or not 0 <= now - state.at <= 600:
-        return Forecast(at=now, level=arrivals_per_s)
-    dt = now - state.at
-    if dt == 0:
-        return state
-    error, checked = state.error, state.checked
-    due = [value for at, value in state.pending if at <= now]
-    for value in due:
-        miss = abs(value - arrivals_per_s) / max(arrivals_per_s, value, 1.0)
-        error = miss if error is None else error + (miss - error) / min(ERROR_TAU, checked + 1)
-        checked += 1
-    pending = [entry for entry in state.pending if entry[0] > now]
-    alpha, beta = 1 - math.exp(-dt / LEVEL_TAU_S), 1 - math.exp(-dt / TREND_TAU_S)
-    ahead = max(0.0, state.level + state.trend * dt)
-    level = ahead + alpha * (arrivals_per_s - ahead)
-    trend = state.trend + beta * ((level - state.level) / dt - state.trend)
-    learned = Forecast(at=now, level=level, trend=trend, error=error, checked=checked)
-    if not pending or now + horizon_s - pending[-1][0] >= horizon_s / PENDING:
-        pending.append((now + horizon_s, at(learned, horizon_s)))
-    return learned.model_copy(update={"pending": tuple(pending[-2 * PENDING :])})
+@dataclass(frozen=True)
+class Capacity:
+    """What n servers carry: `load` requests/s each; `pools`: corrected for how well many share their peaks."""
+
+    load: float
+    pools: bool = False
+
+    def of(self, count: int) -> float:
+        return profile.carried(self.load, count) if self.pools else count * self.load
+
+    def servers(self, rate: float) -> int:
+        """How many carry `rate`."""
+        count = max(1, min(MOST_SERVERS, math.ceil(rate / self.load - 1e-9)))
+        while count < MOST_SERVERS and self.of(count) < rate * (1 - 1e-9):
+            count += 1
+        return count
 
 
-def at(forecast: Forecast, seconds: float) -> float:
-    """Arrivals per second that are expected `seconds` after the forecast's last look."""
-    return min(max(0.0, forecast.level + forecast.trend * seconds), MAX_GROWTH * max(forecast.level, 1.0))
+def capacity(spec: ScalingSpec, learned: Profile | None, signal: Signal) -> Capacity | None:
+    """From the profile where there is a latency target, else from what a busy server completes; None: not known."""
+    if spec.latency is not None:
+        load = learned.load(spec.latency.target_ms) if learned else None
+        return Capacity(load, pools=True) if load and load > MIN_CAPACITY_RPS else None
+    known = signal.capacity_rps_per_server
+    if not known or known < MIN_CAPACITY_RPS:
+        return None
+    return Capacity(known * (spec.target_utilization or FIRST_UTILIZATION))
 
 
-def recommend(forecast: Forecast | None, target_utilization: float | None, look: Look) -> Recommendation:
-    capacity = look.signal.capacity_rps_per_server
-    horizon = look.signal.startup_s or DEFAULT_STARTUP_S
-    if forecast is None:
+def recommend(
+    seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look
+) -> Recommendation:
+    """What the pool should run for what may come; where no scaling holds the target, the reason says which floor would."""
+    wanted = _wanted(seen, can, budget, look)
+    if seen is None or can is None or budget is None or budget.share <= HOPELESS_LATE:
+        return wanted
+    startup = look.signal.startup_s or DEFAULT_STARTUP_S
+    if arrivals.sudden(seen.codes, int(startup // arrivals.MINUTE_S) + 1) <= HOPELESS_SUDDEN:
+        return wanted
+    floor = can.servers(max(seen.peak, arrivals.rate(arrivals.highest(seen.codes))))
+    why = (
+        f"{budget.share:.1%} were late, which scaling can't help: bursts rise faster than a server starts "
+        f"({span(startup)}); min_servers {floor} would hold the target"
+    )
+    return wanted.model_copy(update={"reason": f"{wanted.reason}; {why}"})
+
+
+def _wanted(seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look) -> Recommendation:
+    rate = look.signal.arrivals_per_s
+    if seen is None or rate is None:
         return _say(None, "no forecast: arrivals are not known yet")
-    if not capacity or capacity < MIN_CAPACITY_RPS:
+    if can is None:
         return _say(None, "no forecast: what one server can do is not learned yet")
-    if forecast.error is not None and forecast.error > MAX_ERROR:
-        return _say(None, f"no forecast: its last ones were off by {forecast.error:.0%}")
-    expected = at(forecast, horizon)
-    needed = math.ceil(expected / (capacity * (target_utilization or DEFAULT_UTILIZATION)) - 1e-9)
-    reason = f"{number(expected)} requests/s expected in {span(horizon)}, {servers(needed)} can carry them"
-    return _say(max(1, needed), reason)
+    startup = look.signal.startup_s or DEFAULT_STARTUP_S
+    price = budget.price if budget else PRICE
+    past = seen.minutes()
+    recent = max(rate, seen.peak)
+    level = max(LEAST_LEVEL, arrivals.rate(past[-1]) if past else recent)
+    surging = recent > SURGE * level
+    needed = can.servers(recent * SURGE_MARGIN if surging else BRIEFLY * rate)
+    most = recent * MOST_GROWTH
+    if len(past) >= PAST_NEEDED:
+        most = max(most, arrivals.rate(arrivals.highest(seen.codes)) * OVER_PAST)
+    ready_at = int((startup + 5.0) // arrivals.MINUTE_S)
+    rising = analogs.outlook(seen.codes, ready_at, ready_at + 2, ready_at + 2, startup + NOTICE_S)
+    coming = analogs.outlook(seen.codes, 0, ready_at + 2, ready_at + 2, startup + NOTICE_S)
+    up = max(needed, _cheapest(rising, level, most, price, can, startup + STAY_S, look.current))
+    if up > look.current:
+        return _say(up, _why(up, needed, rate, recent, surging, startup))
+    down = max(needed, _cheapest(coming, level, most, price, can, startup + 60.0, 0))
+    usual = arrivals.usual(seen.codes)
+    if rate < FALLEN * usual and can.servers(usual) > down:
+        down = min(look.current, can.servers(usual))
+        return _say(
+            down,
+            f"{number(rate)} requests/s after {number(usual)} in the last hour: {servers(down)} kept, it may come back",
+        )
+    if down < look.current:
+        return _say(down, f"{number(rate)} requests/s, {servers(down)} can carry what may come")
+    return _say(look.current, f"{number(rate)} requests/s, {servers(look.current)} can carry what may come")
+
+
+def _cheapest(
+    ahead: Outlook, level: float, most: float, price: float, can: Capacity, seconds: float, free: int
+) -> int:
+    """The number of servers with the least cost; the first `free` cost nothing."""
+    best, least = 1, math.inf
+    highest = min(most, level * ahead.factors[-1]) if ahead.factors else level
+    for count in range(1, can.servers(highest) + 1):
+        late = level * ahead.late(can.of(count) / level, most / level)
+        cost = max(0, count - free) * can.load * seconds + price * late
+        if cost < least - 1e-6:
+            best, least = count, cost
+    return best
+
+
+def _why(up: int, needed: int, rate: float, recent: float, surging: bool, startup: float) -> str:
+    if up <= needed and surging:
+        return f"{number(recent)} requests/s and rising, {servers(up)} can carry them"
+    if up <= needed:
+        return f"{number(rate)} requests/s, {servers(up)} can carry them"
+    ahead = span(startup)
+    return f"{number(rate)} requests/s, {servers(up)} for what may come in {ahead}, when one started now is ready"
 
 
 def _say(desired: int | None, reason: str) -> Recommendation:

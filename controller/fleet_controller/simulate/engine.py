@@ -17,7 +17,7 @@ try:
     import numba
     import numpy as np
 except ImportError:  # the `simulate` extra is not installed
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 WORTH_COMPILING = 300_000  # requests
 
@@ -61,15 +61,15 @@ class CompiledEngine:
     def grown(self, column: Any, count: int) -> Any:
         return np.concatenate([column, np.zeros(count, dtype=column.dtype)])
 
-    def arrivals(self, trace: Trace) -> Sequence[float]:
+    def arrivals(self, trace: Trace) -> Any:
         starts = np.array([start for start, _ in trace.rows])
         counts = np.array([count for _, count in trace.rows])
         times = np.repeat(starts, counts) + trace.interval_s * self._chance.random(int(counts.sum()))
         times.sort()
-        return times  # type: ignore[no-any-return]
+        return times
 
-    def draws(self, count: int) -> Sequence[float]:
-        return self._chance.exponential(1.0, count)  # type: ignore[no-any-return]
+    def draws(self, count: int) -> Any:
+        return self._chance.exponential(1.0, count)
 
     def advance(self, *arguments: Any) -> int:
         return self._advance(*arguments)

@@ -11,7 +11,12 @@ from fleet_controller.simulate.kernel import DRAINING, READY, STARTING
 from fleet_controller.spec.host import HostSpec
 
 RELEASE = "simulated"
-STATE_OF = {0: HostState.OFF, STARTING: HostState.STARTING, READY: HostState.READY, DRAINING: HostState.DRAINING}
+STATE_OF = {
+    0: HostState.OFF,
+    STARTING: HostState.STARTING,
+    READY: HostState.READY,
+    DRAINING: HostState.DRAINING,
+}
 
 
 class PlannedFleet:

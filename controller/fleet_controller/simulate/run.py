@@ -10,10 +10,10 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from fleet_controller.policies import Decision, PolicyState, decide
+from fleet_controller.policies import Decision, PolicyState, arrivals, decide
 from fleet_controller.simulate import kernel
 from fleet_controller.simulate.engine import CompiledEngine, PlainEngine, engine
 from fleet_controller.simulate.fleet import DirectFleet, PlannedFleet
@@ -26,7 +26,7 @@ from fleet_controller.window import HostSample, PoolSample, Signal, Window
 from fleet_wire.histogram import GAMMA, LatencyHistogram
 
 LINGER_S = 3600.0  # after the trace, requests that still wait get this long
-HISTORY_TICK_S = 60.0
+LOOKED_S = 15.0  # arrivals are a mean over this long (window.ARRIVALS_S)
 QUICK_TURN_S = 300.0  # a direction that changes sooner than this is a flap
 NO_LIMIT = 1 << 40
 
@@ -47,6 +47,10 @@ class OwnPolicy:
         decision, self.state = decide(self.spec, self.state, signal, now)
         return decision
 
+    def seen(self, rate: float, now: float) -> None:
+        """What came in at `now`, long before the run: nothing is decided."""
+        self.state = self.state.model_copy(update={"arrivals": arrivals.seen(self.state.arrivals, rate, now)})
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -56,7 +60,7 @@ class Setting:
     """
 
     startup_s: float = 60.0
-    curve: ServiceCurve = ServiceCurve()
+    curve: ServiceCurve = field(default_factory=ServiceCurve)
     slots: int | None = None
     interval_s: float = 5.0
     target_ms: float | None = None
@@ -101,31 +105,24 @@ def simulate(
     )  # fmt: skip
     policy = OwnPolicy(spec)
     if history is not None:
-        remember(policy, history, start_at, startup_s)
+        remember(policy, history, start_at)
     return Run(trace, spec, setting, policy).to_the_end()
 
 
-def remember(policy: Policy, history: Trace, start_at: float, startup_s: float) -> None:
-    """Let `policy` see the arrivals of `history`, which ends at `start_at`, a look a minute."""
-    step = max(1, round(HISTORY_TICK_S / history.interval_s)) if history.interval_s else 0
-    if not step:
+def remember(policy: OwnPolicy, history: Trace, start_at: float) -> None:
+    """Let `policy` see the arrivals of `history`, which ends at `start_at`: each minute's highest rate over 15 s.
+
+    Raises ValueError for a history that has no intervals.
+    """
+    if not history.interval_s:
         raise ValueError("a history needs counts per interval")
-    rows, began = history.rows, start_at - history.seconds
-    filled = {round(at / history.interval_s): count for at, count in rows}
-    for first in range(0, round(history.seconds / history.interval_s) - step + 1, step):
-        rate = sum(filled.get(first + n, 0) for n in range(step)) / (step * history.interval_s)
-        peak = max(
-            sum(filled.get(first + n + m, 0) for m in range(_looked(history)))
-            / (_looked(history) * history.interval_s)
-            for n in range(0, max(1, step - _looked(history) + 1))
-        )
-        del rate
-        signal = Signal(arrivals_per_s=peak, startup_s=startup_s, ready=1)
-        policy(signal, began + (first + step) * history.interval_s)
-
-
-def _looked(history: Trace) -> int:
-    return max(1, math.ceil(15.0 / history.interval_s))
+    counts = {round(at / history.interval_s): count for at, count in history.rows}
+    intervals = round(history.seconds / history.interval_s)
+    looked, minute = max(1, round(LOOKED_S / history.interval_s)), max(1, round(60.0 / history.interval_s))
+    for first in range(0, intervals - minute + 1, minute):
+        sums = [sum(counts.get(n - m, 0) for m in range(looked)) for n in range(first, first + minute)]
+        at = start_at - (intervals - first - 0.5 * minute) * history.interval_s
+        policy.seen(max(sums) / (looked * history.interval_s), at)
 
 
 class Run:
@@ -148,7 +145,9 @@ class Run:
         self.window = Window(spec)
         make = self.engine.zeros
         n = max(1, self.hosts)
-        self.phase, self.flying, self.first, self.last, self.batch, self.size = (make(n, True) for _ in range(6))
+        self.phase, self.flying, self.first, self.last, self.batch, self.size = (
+            make(n, True) for _ in range(6)
+        )
         self.since, self.until, self.busy, self.ended = (make(n) for _ in range(4))
         self.done = make(n, True)
         for column in (self.first, self.last, self.batch):
@@ -230,7 +229,15 @@ class Run:
         arrived, answered = int(self.counters[kernel.ARRIVED]), int(self.counters[kernel.ANSWERED])
         seen = _histogram(self.seen)
         pool = PoolSample(
-            wall, "sim", arrived, answered, 0, at_hosts, arrived - answered - at_hosts, seen, self.setting.start_at
+            wall,
+            "sim",
+            arrived,
+            answered,
+            0,
+            at_hosts,
+            arrived - answered - at_hosts,
+            seen,
+            self.setting.start_at,
         )
         samples = []
         for h in ready:
@@ -280,7 +287,9 @@ class Run:
             latency_ms={f"p{q:g}": counted.quantile(q / 100) for q in (50, 95, 99)},
             longest_ms=1000 * float(self.counters[kernel.LONGEST_S]) if due else None,
             target_ms=target_ms,
-            within_target=(due - late) / (due + unanswered) if target_ms is not None and due + unanswered else None,
+            within_target=(due - late) / (due + unanswered)
+            if target_ms is not None and due + unanswered
+            else None,
             server_hours=self.server_s / 3600,
             static_server_hours=peak * seconds / 3600,
             peak_servers=peak,
@@ -297,17 +306,20 @@ def quick_turns(turns: list[Turn]) -> int:
     found, last, direction = 0, -math.inf, 0
     for before, after in itertools.pairwise(turns):
         way = (after.servers > before.servers) - (after.servers < before.servers)
-        if way and direction and way != direction and after.at - last <= QUICK_TURN_S:
+        if way and direction and way != direction and after.at - last < QUICK_TURN_S:
             found += 1
         if way:
             direction, last = way, after.at
     return found
 
 
-def _histogram(buckets: object) -> LatencyHistogram:
-    counts = {LOWEST + i: int(n) for i, n in enumerate(buckets.tolist() if hasattr(buckets, "tolist") else buckets) if n}  # type: ignore[attr-defined]
-    total = sum(counts.values())
-    return LatencyHistogram(counts, total, sum(n * GAMMA**i for i, n in counts.items()))
+def _histogram(buckets: Any) -> LatencyHistogram:
+    if isinstance(buckets, list):
+        counts = {LOWEST + i: n for i, n in enumerate(buckets) if n}
+    else:
+        places = buckets.nonzero()[0]
+        counts = dict(zip((places + LOWEST).tolist(), buckets[places].tolist(), strict=True))
+    return LatencyHistogram(counts, sum(counts.values()))
 
 
 def _most(spec: ScalingSpec, initial: int) -> int:

@@ -181,7 +181,9 @@ class Schedule(Part):
 class Predictive(Part):
     """Start servers before the load that recent days lead to expect."""
 
-    enabled: bool = Field(default=False, description="Scale ahead of expected load.")
+    enabled: bool | None = Field(
+        default=None, description="Scale ahead of expected load; without it: where there is a latency target."
+    )
 
 
 class Cooldown(Part):
@@ -197,7 +199,10 @@ class Stabilization(Part):
     """How far back recommendations count: the largest of them going down, the least going up."""
 
     scale_up: Duration = Field(default=0.0, description="Window before servers are added.")
-    scale_down: Duration = Field(default=300.0, description="Window before servers are removed.")
+    scale_down: Duration | None = Field(
+        default=None,
+        description="Window before servers are removed; without it: 5m, or as far as a forecast looks ahead.",
+    )
 
 
 class Idle(Part):

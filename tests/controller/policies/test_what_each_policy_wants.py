@@ -14,10 +14,13 @@ from fleet_controller.policies import (
     Recommendation,
     ScalingSpec,
     Signal,
+    arrivals,
     decide,
     predictive,
+    profile,
 )
-from fleet_controller.policies.decision import Forecast, Look, Timers
+from fleet_controller.policies.decision import Look, Timers
+from fleet_controller.spec.scaling import LatencyTarget
 
 T0 = 1_790_000_000.0
 
@@ -179,53 +182,94 @@ def test_a_step_rule_removes_only_with_everybody_s_consent() -> None:
     assert (both.desired, both.winner) == (4, "latency")
 
 
-def predicted(forecast: Forecast | None, **signal: Any) -> Recommendation:
-    return predictive.recommend(forecast, 0.5, Look(Signal(**signal), 2, T0, Timers(T0, {})))
+def predicted(rates: list[float], **signal: Any) -> Recommendation:
+    """What the forecast says after a look a minute at `rates`; a server carries half of its capacity of 40/s."""
+    seen: arrivals.Arrivals | None = None
+    for minute, rate in enumerate(rates):
+        seen = arrivals.seen(seen, rate, T0 + 60 * minute)
+    now = T0 + 60 * (len(rates) - 1)
+    look = Look(Signal(arrivals_per_s=rates[-1] if rates else None, **signal), 2, now, Timers(now, {}))
+    spec = ScalingSpec.model_validate({"target_utilization": 0.5, "predictive": {"enabled": True}})
+    return predictive.recommend(seen, predictive.capacity(spec, None, look.signal), None, look)
 
 
-def test_a_forecast_needs_a_capacity_and_a_good_record() -> None:
-    rising = Forecast(at=T0, level=100.0, trend=1.0)
+def test_a_forecast_needs_arrivals_and_a_capacity() -> None:
     known = {"ready": 2, "capacity_rps_per_server": 40.0, "startup_s": 60.0}
-    assert predicted(rising, **known) == Recommendation(
-        policy="predictive", desired=8, reason="160 requests/s expected in 60 s, 8 servers can carry them"
+    assert predicted([], **known).reason == "no forecast: arrivals are not known yet"
+    unknown = predicted([30.0] * 90, ready=2)
+    assert (unknown.desired, unknown.reason) == (
+        None,
+        "no forecast: what one server can do is not learned yet",
     )
-    assert predicted(rising, ready=2).desired is None
-    wrong = rising.model_copy(update={"error": 0.5})
-    assert predicted(wrong, **known).reason == "no forecast: its last ones were off by 50%"
-    assert predicted(None, **known).desired is None
+    assert predicted([30.0] * 600, **known) == Recommendation(
+        policy="predictive", desired=2, reason="30 requests/s, 2 servers can carry what may come"
+    )
 
 
-def test_the_forecast_follows_a_ramp_and_learns_that_noise_cannot_be_foreseen() -> None:
-    forecast: Forecast | None = None
-    for tick in range(200):
-        forecast = predictive.learn(forecast, 10.0 + 0.2 * tick * 5, 60.0, T0 + tick * 5)
-    assert forecast is not None
-    assert predictive.at(forecast, 60.0) == pytest.approx(10 + 0.2 * 995 + 12, rel=0.1)
-    assert forecast.error is not None and forecast.error < predictive.MAX_ERROR
-    assert len(forecast.pending) <= 2 * predictive.PENDING
-    for tick in range(200, 600):
-        forecast = predictive.learn(forecast, 300.0 if tick % 50 < 25 else 5.0, 60.0, T0 + tick * 5)
-    assert forecast is not None and forecast.error is not None and forecast.error > predictive.MAX_ERROR
+def test_bursts_at_the_same_minute_of_the_hour_are_met_by_servers_that_are_ready_then() -> None:
+    days = [150.0 if minute % 60 in (31, 32, 33, 34) else 30.0 for minute in range(3 * 1440)]
+    known = {"ready": 2, "capacity_rps_per_server": 40.0, "startup_s": 60.0}
+    wanted = {m: predicted(days[: 2 * 1440 + m + 1], **known).desired for m in (10, 25, 30)}
+    assert wanted[10] == wanted[25] == 2
+    assert wanted[30] is not None and wanted[30] >= 8  # 150 requests/s, 20 a server
 
 
-def test_a_forecast_starts_servers_before_the_load_is_there(pool: Callable[..., Any]) -> None:
-    scaling: dict[str, Any] = {"target_utilization": 0.5, "predictive": {"enabled": True}}
-    p = pool(ready=2, startup_s=60, **scaling)
-    for tick in range(60):
-        rate = 30 + 0.1 * 5 * tick
-        decision = p.tick(
-            arrivals_per_s=rate,
-            utilization=rate / 40 / max(1, p.ready),
-            capacity_rps_per_server=40,
-            startup_s=60,
+def test_a_sudden_silence_is_not_the_end_of_the_load() -> None:
+    known = {"ready": 2, "capacity_rps_per_server": 40.0, "startup_s": 60.0}
+    quiet = predicted([38.0] * 300 + [0.0] * 5, **known)
+    assert quiet.desired == 2
+    assert predicted([38.0] * 300 + [0.0] * 70, **known).desired == 1
+
+
+def test_what_a_server_carries_is_read_off_the_line_that_latency_draws() -> None:
+    target = LatencyTarget.model_validate({"target_ms": 500})
+    learned: profile.Profile | None = None
+    for tick in range(600):
+        load = 24 + 6 * math.sin(tick / 40)  # a server; 1 / p99 = (48 - load) / 5000
+        p99 = 5000 / (48 - load)
+        signal = Signal(
+            ready=10, rps=10 * load, arrivals_per_s=10 * load, p50_ms=0.7 * p99, p99_ms=p99, completed=900
         )
-        if decision.winner == "predictive" and decision.desired > 2:
-            break
-    assert decision.desired == 3
-    assert rate < 42  # 2 servers carry 40 requests/s at 0.5
+        learned = profile.learn(learned, target, signal, T0 + 5 * tick)
+    assert learned is not None
+    found = learned.load(500)
+    assert found is not None
+    # p99 = 0.85 x 500 ms at 36.2 requests/s a server, of ten
+    assert profile.carried(found, 10) == pytest.approx(362, rel=0.03)
+    assert profile.Profile.model_validate_json(learned.model_dump_json()) == learned
+
+
+def test_a_load_that_was_late_is_not_believed_again() -> None:
+    target = LatencyTarget.model_validate({"target_ms": 500})
+    learned: profile.Profile | None = None
+    for tick in range(400):  # a cliff at 40: no line says so
+        load = 30.0 if tick < 200 else 41.0
+        p99 = 150.0 if load < 40 else 900.0
+        signal = Signal(
+            ready=10, rps=10 * load, arrivals_per_s=10 * load, p50_ms=0.7 * p99, p99_ms=p99, completed=900
+        )
+        learned = profile.learn(learned, target, signal, T0 + 5 * tick)
+    assert learned is not None
+    assert (learned.load(500) or 0) <= 41 * profile.pooled(10)
+
+
+def test_a_pool_with_a_latency_target_grows_before_the_load_does(pool: Callable[..., Any]) -> None:
+    p = pool(ready=2, startup_s=60, latency={"percentile": 99, "target_ms": 500})
+    for tick in range(360):
+        rate = 40 + 0.02 * 5 * tick
+        load = rate / max(1, p.ready)
+        p99 = 5000 / max(1.0, 48 - load)
+        decision = p.tick(
+            arrivals_per_s=rate, rps=rate, p50_ms=0.7 * p99, p95_ms=0.9 * p99, p99_ms=p99, completed=900,
+            in_flight=3, queued=0, startup_s=60,
+        )  # fmt: skip
+        assert p99 <= 500, (tick, rate, p.ready)
+    assert decision.winner in ("predictive", "latency")
+    assert 2 <= decision.desired <= 5  # 76 requests/s, some 36 a server
 
 
 def test_absurd_numbers_overflow_nothing() -> None:
-    assert predicted(Forecast(at=T0, level=10.0), ready=2, capacity_rps_per_server=5e-324).desired is None
+    assert predicted([10.0] * 90, ready=2, capacity_rps_per_server=5e-324).desired is None
+    assert predicted([1e12] * 90, ready=2, capacity_rps_per_server=1e-5).desired is not None
     assert once({"queue": {"target_per_server": 5e-324}}, 2, ready=2, queued=10).desired == 4
     assert once({"target_utilization": 5e-324}, 2, ready=2, utilization=1.0).desired == 50
