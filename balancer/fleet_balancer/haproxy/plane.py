@@ -138,7 +138,8 @@ class HaproxyStation:
                     kind="counter",
                     help="Times that HAProxy was started again after it died",
                     value=self._lineage.restarts,
-                )
+                ),
+                *(figure for name, p in self.front.pools.items() for figure in p.ejector.figures(name)),
             ],
         )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import json
 import math
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet_wire.balancer import BalancerStatus
 from fleet_wire.histogram import LatencyHistogram
@@ -205,6 +211,7 @@ async def test_a_host_that_answers_500_is_taken_out(
             break
     ejected = [b["name"] for b in front.status()["backends"] if b["ejected_s"]]
     assert len(ejected) == 1
+    assert b'fleet_balancer_ejections_total{pool="default"} 1.0' in front.ask("GET", "/metrics")[1]
     for _ in range(6):
         assert json.loads((await client.ask("GET", "/x")).body)["host"] not in ejected
     await client.close()
@@ -230,6 +237,63 @@ async def test_a_host_without_room_for_the_pools_models_gets_nothing_from_the_fi
     assert got <= {"roomy", "unknown"}
     await client.close()
     assert not full.lines("begun")
+
+
+def put_certificate(folder: Path) -> dict[str, str]:
+    """A fresh certificate for 127.0.0.1 and its key, as files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    certificate = (
+        builder.not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return {"certificate": str(folder / "certificate.pem"), "key": str(folder / "key.pem")}
+
+
+@needs_haproxy
+async def test_a_certificate_that_is_no_good_leaves_the_old_one_also_after_haproxy_has_died(
+    origin: Any, balancer: Any, wait_until: Any, tmp_path: Path, capfd: Any
+) -> None:
+    files, config = put_certificate(tmp_path), tmp_path / "balancer.json"
+    config.write_text(json.dumps({"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "tls": files}))
+    front = balancer("--config", str(config))
+    front.put(origin("a"))
+    await healthy(front, wait_until, "a")
+
+    def shakes_hands() -> bool:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", front.port), 5) as plain,
+                context.wrap_socket(plain, server_hostname="front"),
+            ):
+                return True
+        except OSError:
+            return False
+
+    assert await asyncio.to_thread(shakes_hands)
+    await asyncio.to_thread(Path(files["certificate"]).write_text, "junk")
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "the certificate stays as it was: the TLS certificate" in said
+
+    await asyncio.to_thread(wait_until, told)
+    before = children(front.pid)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: set(children(front.pid)) - set(before))
+    await asyncio.to_thread(wait_until, shakes_hands)
 
 
 @needs_haproxy
