@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from fleet_controller import failpoint
 from fleet_controller.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -37,5 +38,6 @@ def watch(pulse: Pulse, start_afresh: Callable[[], None], check_s: float = CHECK
 
 
 def start_afresh() -> None:
-    """Replace this process by one that is started in the same way. Does not return."""
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    """Replace this process by one that is started in the same way, but without a failpoint. Does not return."""
+    environment = {name: value for name, value in os.environ.items() if name != failpoint.VARIABLE}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

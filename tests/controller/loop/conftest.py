@@ -209,3 +209,9 @@ def fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def make_fleet() -> Callable[[Path], Fleet]:
+    """make_fleet(folder): three stand-in hosts there; who makes it closes it."""
+    return lambda folder: Fleet(folder, 3, True, {})
