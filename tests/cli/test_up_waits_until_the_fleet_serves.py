@@ -21,7 +21,7 @@ def test_up_tells_each_change_and_ends_with_the_endpoint(fleetctl, stage):
     out = ran.out.splitlines()
     assert out[0] == "endpoint  http://127.0.0.1:8080"
     assert out[1] == "pool      default: 1 of 1 ready"
-    assert out[2].startswith("try it    curl -s http://127.0.0.1:8080/v1/models/hello:predict ")
+    assert out[2].startswith("try it    curl -sS http://127.0.0.1:8080/v1/models/hello:predict ")
 
 
 def test_a_host_that_failed_while_another_took_its_place_is_partly_done(fleetctl, stage):

@@ -68,7 +68,8 @@ def curl(endpoint: str, model: ModelSpec, with_key: bool = False) -> str:
     body = f"@{_short(example)}" if example.is_file() else json.dumps({"instances": ["Hello, fleet"]})
     url = f"{endpoint}/v1/models/{model.name}:predict"
     key = ' -H "authorization: Bearer $KEY"' if with_key else ""
-    return f"curl -s {shlex.quote(url)}{key} -H 'content-type: application/json' -d {shlex.quote(body)}"
+    # -S: where a certificate is not trusted, say, it should not fail in silence.
+    return f"curl -sS {shlex.quote(url)}{key} -H 'content-type: application/json' -d {shlex.quote(body)}"
 
 
 def _short(path: Path) -> Path:

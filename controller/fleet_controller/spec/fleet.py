@@ -20,16 +20,20 @@ from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.spec.traffic import TrafficSpec
 from fleet_wire.balancer import Routing
 
+# Of names that a message lists.
+MOST = 8
+
 
 class UnknownName(KeyError):
     """A host, model or pool that fleet.yaml does not have."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], source: Path) -> None:
         super().__init__(name)
-        near = difflib.get_close_matches(name, list(known), 1)
-        self.message = f'no {kind} "{name}" in {source.name}' + (
-            f'; did you mean "{near[0]}"?' if near else ""
-        )
+        names = list(known)
+        near = difflib.get_close_matches(name, names, 1)
+        shown = ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+        hint = f'did you mean "{near[0]}"?' if near else f"it has {shown or 'none'}"
+        self.message = f'no {kind} "{name}" in {source.name}; {hint}'
 
     def __str__(self) -> str:
         return self.message

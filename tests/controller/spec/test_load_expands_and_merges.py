@@ -97,6 +97,8 @@ def test_an_unknown_name_is_told_with_a_near_one(write: Write, good: str) -> Non
     spec = load(write(good))
     with pytest.raises(UnknownName, match=r'no pool "defualt" in fleet.yaml; did you mean "default"\?'):
         spec.pool("defualt")
+    with pytest.raises(UnknownName, match=r'no pool "gold" in fleet.yaml; it has default$'):
+        spec.pool("gold")
     with pytest.raises(KeyError):
         spec.host("zzz")
 
