@@ -1,6 +1,7 @@
-"""What one tick costs the controller: window, policy, plan, backends and picture of N hosts. No network, no disk.
+"""What one tick costs the controller: journal, window, policy, plan, backends and picture of N hosts. No network.
 
     python bench/controller_tick.py [--hosts 1000] [--ticks 20]
+    python bench/controller_tick.py --hosts 10000 --ticks 5 --limit 3
 
 Prints the median and worst CPU seconds of a tick, and fails when the worst is above --limit seconds.
 """
@@ -16,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from fleet_controller.backends import backends
+from fleet_controller.journal import Journal
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import HostReport, Observation
@@ -31,10 +33,13 @@ from fleet_controller.window import Learned, PoolSample, Window
 from fleet_wire.agent import AgentStatus
 from fleet_wire.histogram import LatencyHistogram
 
+# How often a tick reads all hosts: before the look, after it, for plan, and for the picture.
+READS = 4
+
 SPEC = """\
 fleet: large
 hosts:
-  - {{name: "h[0001:{count:04}]", address: local}}
+  - {{name: "h[00001:{count:05}]", address: local}}
 models:
   - {{name: tiny, source: tiny, entrypoint: "model:Tiny", device_memory: 1GiB}}
 pools:
@@ -58,7 +63,9 @@ def main() -> None:
         (Path(folder) / "tiny" / "model.py").write_text("class Tiny: ...\n")
         file = Path(folder) / "fleet.yaml"
         file.write_text(SPEC.format(count=options.hosts))
-        costs = measure(load(file), options.ticks)
+        journal = Journal.open(f"sqlite:///{folder}/state/state.db")
+        costs = measure(load(file), options.ticks, journal)
+        journal.close()
     print(f"hosts {options.hosts}   ticks {options.ticks}")
     for part, seconds in costs.items():
         print(f"{part:<22} median {statistics.median(seconds):8.4f} s   worst {max(seconds):8.4f} s")
@@ -66,11 +73,12 @@ def main() -> None:
         sys.exit(f"a tick took {max(costs['whole tick']):.2f} s of CPU, the limit is {options.limit} s")
 
 
-def measure(spec: FleetSpec, ticks: int) -> dict[str, list[float]]:
+def measure(spec: FleetSpec, ticks: int, journal: Journal) -> dict[str, list[float]]:
     """CPU seconds by part of the tick."""
     pool = spec.pool("default")
     names = pool.hosts
     records = {n: HostRecord(n, "default", HostState.READY, 1.0, agent_port=9400, release="r") for n in names}
+    journal.enlist(names, 1.0)
     window, state, kept = Window(pool.scaling, Learned()), PolicyState(), HostLatencies()
     latency, done = LatencyHistogram(), 0
     costs: dict[str, list[float]] = {}
@@ -87,6 +95,9 @@ def measure(spec: FleetSpec, ticks: int) -> dict[str, list[float]]:
 
         seen = [AgentStatus.model_validate_json(body) for body in bodies]
         mark("read the answers")
+        for _ in range(READS):
+            journal.hosts()
+        mark("journal")
         observation = Observation(now, {s.host: HostReport(s, None) for s in seen}, None, None)
         for one in seen:
             kept.feed(now, one.host, one)

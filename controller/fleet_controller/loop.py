@@ -73,6 +73,7 @@ class Loop:
         self._retired: list[Site] = []
         self._ticks: dict[str, PoolTick] = {}
         self._observation: Observation | None = None
+        self._published: dict[str, HostRecord] = {}
         self._looking = False
         self._looked: Observation | Exception | None = None
         requests.take_in(spec, journal, self._clock.now(), self._site.known_before)
@@ -155,8 +156,7 @@ class Loop:
         self._observation = observation
         self._allowance.renew()
         self._hear(observation)
-        self._welcome_back(now)
-        records = self._journal.hosts()
+        records = self._welcome_back(now)
         # while it is not known what runs, nothing is decided about it
         asked = "wait" if goal == "up" and _surveying(records) else goal
         self._ticks = {
@@ -170,9 +170,8 @@ class Loop:
 
     def _after_a_look(self, now: float, goal: str) -> None:
         """Say what inspections may do, and tell what only the whole picture shows."""
-        records = self._journal.hosts()
         for pool in self._spec.pools:
-            view = self._view(pool, records, frozenset())
+            view = self._view(pool, self._published, frozenset())
             self._allowance.grant(pool.name, stops_left(view))
             tick = self._ticks.get(pool.name)
             stale_after_s = max(STALE_AFTER_S, STALE_TICKS * self._spec.controller.interval)
@@ -265,16 +264,24 @@ class Loop:
         self._actuator.heard(answers)
         self._doorkeeper.heard(observation.balancer)
 
-    def _welcome_back(self, now: float) -> None:
-        """A host that could not be reached and whose agent answers again is ready: nothing needs mending there."""
+    def _welcome_back(self, now: float) -> dict[str, HostRecord]:
+        """A host that could not be reached and whose agent answers again is ready: nothing needs mending there.
+
+        The records as they are then.
+        """
         assert self._observation is not None
         busy = self._actuator.busy()
-        for name, record in self._journal.hosts().items():  # as they are after the look, which took its time
+        records = self._journal.hosts()  # as they are after the look, which took its time
+        for name, record in records.items():
             report = self._observation.hosts.get(name)
             if record.state is not HostState.UNREACHABLE or name in busy:
                 continue
             if report is not None and report.status is not None and report.status.state == "ready":
-                self._journal.move(name, HostState.READY, "answers again", now, error=None, retry_at=0.0)
+                moved = self._journal.move(
+                    name, HostState.READY, "answers again", now, error=None, retry_at=0.0
+                )
+                records = {**records, name: moved}
+        return records
 
     # plan
 
@@ -303,7 +310,7 @@ class Loop:
 
         False where the balancer could not be told.
         """
-        records = self._journal.hosts()
+        records = self._published = self._journal.hosts()
         seen = self._observation.hosts if self._observation else {}
         wanted = backends(
             self._spec,

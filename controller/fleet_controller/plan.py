@@ -59,7 +59,8 @@ class PoolView:
     stopped: int = 0
 
     def record(self, host: HostSpec) -> HostRecord:
-        return self.records.get(host.name, HostRecord(host.name))
+        known = self.records.get(host.name)
+        return HostRecord(host.name) if known is None else known
 
     def idle(self, *states: HostState) -> list[HostSpec]:
         """Hosts in one of `states` that no action is working on."""

@@ -113,7 +113,7 @@ class Picture:
         return 0, 0
 
     def _host(self, name: str, pool: PoolSpec, in_flight: int, now: float) -> dict[str, Any]:
-        record = self.records.get(name, HostRecord(name, pool.name))
+        record = self.records.get(name) or HostRecord(name, pool.name)
         report = self.observation.hosts.get(name) if self.observation else None
         status = report.status if report else None
         memory = status.device_memory.model_dump() if status else {"used_bytes": None, "total_bytes": None}
