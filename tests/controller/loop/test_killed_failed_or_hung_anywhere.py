@@ -103,7 +103,7 @@ def days_work(one: Fleet, point: str, how: str) -> None:
             one.journal.ask("scale", pool="default", servers=2)
             keeper.until(lambda: one.count("ready") == 2, "two ready")
             one.change(lambda spec: spec["pools"][0]["scaling"].update(max_servers=2, min_servers=1))
-            one.change(lambda spec: spec["balancer"].update(limits={"idle_timeout": "61s"}))
+            one.change(lambda spec: spec["balancer"].update(timeouts={"idle": "61s"}))
             if name == "daemon.stop":
                 ready = one.balancer.ready()
                 os.kill(int(str(ready["pid"])), 19)  # SIGSTOP: the loop stops it
