@@ -36,7 +36,13 @@ def run(policy: Any, seconds: float, start: float = 0.0, **signal: Any) -> int:
 
 @pytest.mark.parametrize(
     ("ready", "utilization", "desired"),
-    [(4, 0.75, 6), (4, 0.54, 4), (4, 0.56, 5), (10, 1.0, 20), (1, 1.0, 2)],  # ceil(ready x u / 0.5), tolerance 0.1
+    [
+        (4, 0.75, 6),
+        (4, 0.54, 4),
+        (4, 0.56, 5),
+        (10, 1.0, 20),
+        (1, 1.0, 2),
+    ],  # ceil(ready x u / 0.5), tolerance 0.1
 )
 def test_hpa_up(ready: int, utilization: float, desired: int) -> None:
     assert Hpa("utilization", 0.5, 40.0)(Signal(ready=ready, utilization=utilization), 0.0).desired == desired
@@ -94,7 +100,9 @@ def test_predictive_scaling_needs_a_day_and_is_a_floor_under_target_tracking() -
     predictive = PredictiveScaling(0.5, 40.0, day, 0.0)
     assert predictive(Signal(ready=2, arrivals_per_s=20.0), 0.0).desired == 2
     assert run(predictive, 11 * 3600 + 3290, 5.0, ready=2, arrivals_per_s=20.0) == 1
-    assert predictive(Signal(ready=2, arrivals_per_s=20.0), 12 * 3600 - 290.0).desired == 10  # 200 / 20, 300 s ahead
+    assert (
+        predictive(Signal(ready=2, arrivals_per_s=20.0), 12 * 3600 - 290.0).desired == 10
+    )  # 200 / 20, 300 s ahead
 
 
 def test_skyserve_and_dstack_wait() -> None:

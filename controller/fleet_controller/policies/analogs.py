@@ -33,7 +33,7 @@ GUESS_GROWTH = 12.0  # steps a root minute: 6 %
 GUESS = ((-1.0, 0.2), (0.0, 0.3), (1.0, 0.3), (1.6, 0.13), (2.2, 0.05), (2.8, 0.02))
 # a minute's peak is a rate over 15 s: alone it is short, and the limit has room for a little over it
 BRIEF_S, BRIEFLY = 40.0, 0.95
-NEAR_PEAK = 25  # steps: minutes within an eighth of a path's highest count as long as it
+NEAR_PEAK = 40  # steps: minutes within a fifth of a path's highest count as long as it
 
 
 class Case(NamedTuple):
@@ -88,23 +88,32 @@ def cases(codes: str, first: int, end: int, known_minutes: int) -> tuple[Case, .
     known = len(past)
     guessed = GUESS_MINUTES / (GUESS_MINUTES + min(known, 2 * DAY))
     starts = _neighbours(codes, known_minutes)
-    recent = [j for j in range(known - end, max(0, known - end - RECENT), -RECENT_EVERY) if j >= 1]
+    latest = known - known_minutes
+    recent = [j for j in range(latest, max(0, latest - RECENT), -RECENT_EVERY) if j >= 1]
     sure = 1.0 - guessed - TREND_WEIGHT
     if not starts and not recent:
         sure, guessed = 0.0, 1.0 - TREND_WEIGHT
     shares = ((starts, 1.0 - RECENT_WEIGHT if recent else 1.0), (recent, RECENT_WEIGHT if starts else 1.0))
     for chosen, share in shares:
         for j in chosen:
-            found.append(_case(past[j + first : j + end], past[j - 1], sure * share / len(chosen)))
+            found.append(
+                _case(
+                    past[j + first : j + known_minutes], end - first, past[j - 1], sure * share / len(chosen)
+                )
+            )
     found += [_trend(past, lag, end) for lag in (3, 6, 10)]
     spread = GUESS_GROWTH * math.sqrt(end)
     found += [Case(max(0.0, z) * spread, end - first, weight * guessed) for z, weight in GUESS]
     return tuple(sorted(found))
 
 
-def _case(path: Sequence[int], level: int, weight: float) -> Case:
-    highest = max(path)
-    return Case(float(highest - level), sum(1 for c in path if c > highest - NEAR_PEAK), weight)
+def _case(path: Sequence[int], span: int, level: int, weight: float) -> Case:
+    """The highest of the first `span` minutes of `path`, and for how many minutes on end the load stays near it."""
+    highest = max(path[:span])
+    near = [c > highest - NEAR_PEAK for c in path]
+    began = near.index(True)
+    ended = near.index(False, began) if False in near[began:] else len(near)
+    return Case(float(highest - level), ended - began, weight)
 
 
 def _trend(past: Sequence[int], lag: int, end: int) -> Case:

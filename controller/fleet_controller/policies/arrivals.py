@@ -85,7 +85,9 @@ def sudden(codes: str, ahead: int) -> float:
     past = decoded(codes)
     loads = [rate(c) for c in past[ahead:]]
     twice = STEPS * math.log(2.0)
-    burst = sum(load for load, now, before in zip(loads, past[ahead:], past, strict=False) if now - before > twice)
+    burst = sum(
+        load for load, now, before in zip(loads, past[ahead:], past, strict=False) if now - before > twice
+    )
     return burst / sum(loads) if sum(loads) > 0 else 0.0
 
 

@@ -106,8 +106,11 @@ def _wanted(seen: Arrivals | None, can: Capacity | None, budget: Budget | None, 
     if len(past) >= PAST_NEEDED:
         most = max(most, arrivals.rate(arrivals.highest(seen.codes)) * OVER_PAST)
     ready_at = int((startup + 5.0) // arrivals.MINUTE_S)
-    rising = analogs.outlook(seen.codes, ready_at, ready_at + 2, ready_at + 2, startup + NOTICE_S)
-    coming = analogs.outlook(seen.codes, 0, ready_at + 2, ready_at + 2, startup + NOTICE_S)
+    late_s = startup + NOTICE_S
+    end = ready_at + 2
+    known = end + math.ceil(late_s / arrivals.MINUTE_S)
+    rising = analogs.outlook(seen.codes, ready_at, end, known, late_s)
+    coming = analogs.outlook(seen.codes, 0, end, known, late_s)
     up = max(needed, _cheapest(rising, level, most, price, can, startup + STAY_S, look.current))
     if up > look.current:
         return _say(up, _why(up, needed, rate, recent, surging, startup))
