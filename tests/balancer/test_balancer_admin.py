@@ -227,6 +227,20 @@ def test_every_mistake_in_a_list_is_told_with_its_place(shared: Any, document: o
     assert says in json.loads(reply)["error"]["message"]
 
 
+def test_a_host_that_does_not_come_up_is_a_line_in_the_log(
+    balancer: Any, wait_until: Any, capfd: Any
+) -> None:
+    balancer("--backends", "127.0.0.1:1")
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "host 127.0.0.1:1 (127.0.0.1:1) is not in yet: /readyz: Connection refused" in said
+
+    wait_until(told)
+
+
 def test_the_first_line_says_where_it_listens(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fleet_balancer", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -84,7 +84,7 @@ class Desk:
 
     async def weigh(self, name: str, weight: float | None) -> None:
         await self._change(lambda roster: roster.weigh(name, weight))
-        said = "what the list says" if weight is None else f"{weight:g}"
+        said = "that the list says" if weight is None else f"{weight:g}"
         log.info("host %s has the weight %s: an operator asked for it", name, said)
 
     async def status(self) -> BalancerStatus:

@@ -64,7 +64,7 @@ class Line:
         except TimeoutError:
             raise ProbeFailed(f"{path} gave no answer within {timeout_s:g} s") from None
         except ConnectionRefusedError as error:
-            raise NobodyListens(f"{path}: {error}") from None
+            raise NobodyListens(f"{path}: {error.strerror or error}") from None
         except _Gone:
             raise ProbeFailed(f"{path}: the connection was closed before an answer came") from None
         except (OSError, BadResponse, BadChunk) as error:

@@ -7,6 +7,7 @@ HTTP server) every answer below 500. A refused connection takes a host out at on
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Iterable
@@ -19,6 +20,10 @@ from fleet_balancer.probing.line import Line, NobodyListens, ProbeFailed
 from fleet_balancer.proxy.proxy import Proxy
 from fleet_wire.agent import DeviceMemory
 
+log = logging.getLogger(__name__)
+
+# A host that has not been ready for this long is worth a line in the log.
+LATE_S = 3.0
 # Shares of a pause, and seconds between the first probes of hosts that came in one list.
 JITTER = 0.1
 FIRST_GAP_S = 0.001
@@ -98,6 +103,7 @@ class Prober:
     async def _watch(self, member: Member, lenient: bool, after_s: float) -> None:
         await asyncio.sleep(after_s)
         self._lines[member] = Line(member, lambda: self._hung_up(member))
+        began: float | None = time.monotonic()
         await self._probe(member, lenient)
         # From here on each host has its own beat: hosts that came together are not asked together.
         beat = self._rng.random()
@@ -106,6 +112,12 @@ class Prober:
             await self._sleep(member, pause * (1.0 + JITTER * (2.0 * self._rng.random() - 1.0)) * beat)
             beat = 1.0
             await self._probe(member, lenient)
+            if began is not None and (member.health.proven or time.monotonic() - began > LATE_S):
+                if not member.health.proven:
+                    log.warning(
+                        "host %s (%s) is not in yet: %s", member.name, member.address, member.health.error
+                    )
+                began = None
 
     async def _sleep(self, member: Member, seconds: float) -> None:
         """Until `seconds` have passed, or hurry() was called."""
