@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fleet_controller import diagnosis
+from fleet_controller.bursts import Bursts, bursts
 from fleet_controller.chronicle import Chronicle, inputs
 from fleet_controller.journal import DecisionRecord, HostRecord, Journal, PoolRecord
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observation
 from fleet_controller.policies import STALE_AFTER_S, Decision, PolicyState, decide
+from fleet_controller.policies.predictive import DEFAULT_STARTUP_S, NOTICE_S, capacity
 from fleet_controller.policies.schedule import bounds
 from fleet_controller.samples import host_samples, pool_sample
 from fleet_controller.spec import FleetSpec, PoolSpec
@@ -24,6 +26,9 @@ from fleet_controller.window import Learned, PoolSample, Signal, Window
 
 # A signal that missed this many ticks is stale.
 STALE_TICKS = 3
+# The traffic of the last day is looked at this often for bursts that no scaling answers.
+BURSTS_EVERY_S = 600.0
+DAY_S = 86400.0
 
 
 class Autoscaler:
@@ -35,6 +40,7 @@ class Autoscaler:
         self._ready_since: dict[str, float] = {}
         self._chronicles: dict[str, Chronicle] = {}
         self._tallies: dict[str, Tally] = {}
+        self._bursts: dict[str, tuple[float, Bursts | None]] = {}
 
     def tick(
         self,
@@ -58,6 +64,7 @@ class Autoscaler:
         signal = window.signal(now, ready=len(ready), starting=len(starting))
         stale_after_s = max(STALE_AFTER_S, STALE_TICKS * spec.controller.interval)
         decision = None
+        found = self._too_fast(pool, record, signal, now)
         if goal == "up":
             record = replace(record, learned=window.learned.model_dump(mode="json"))
             if not record.paused or record.desired is None:
@@ -65,9 +72,9 @@ class Autoscaler:
             said = _paused(pool, record, now) if decision is None else decision
             hosts = diagnosis.hosts(pool, records, without_room, now)
             self._journal.save_pool(
-                record, self._noted(pool, record, said, signal, hosts, now, stale_after_s)
+                record, self._noted(pool, record, said, signal, hosts, now, stale_after_s, found)
             )
-        return PoolTick(record, signal, window.latency_ms(now), without_room, decision, stale_after_s)
+        return PoolTick(record, signal, window.latency_ms(now), without_room, decision, stale_after_s, found)
 
     def _window(self, pool: PoolSpec, record: PoolRecord) -> Window:
         window = self._windows.get(pool.name)
@@ -98,6 +105,23 @@ class Autoscaler:
         if over is not None:
             self._journal.keep_traffic(pool.name, *over)
 
+    def _too_fast(self, pool: PoolSpec, record: PoolRecord, signal: Signal, now: float) -> Bursts | None:
+        """What of the last day's load no scaling can answer in time, where there is a latency target to hold."""
+        target = pool.scaling.latency
+        if target is None:
+            return None
+        at, known = self._bursts.get(pool.name, (now - BURSTS_EVERY_S, None))
+        if 0 <= now - at < BURSTS_EVERY_S:
+            return known
+        can = capacity(pool.scaling, PolicyState.model_validate(record.policy_state).profile, signal)
+        found = None
+        if can is not None:
+            late_s = (signal.startup_s or DEFAULT_STARTUP_S) + NOTICE_S
+            low, allowed = bounds(pool.scaling, now).low, 1.0 - target.percentile / 100.0
+            found = bursts(self._journal.traffic(pool.name, now - DAY_S), can.servers, late_s, low, allowed)
+        self._bursts[pool.name] = (now, found)
+        return found
+
     def _noted(
         self,
         pool: PoolSpec,
@@ -107,6 +131,7 @@ class Autoscaler:
         hosts: diagnosis.Hosts,
         now: float,
         stale_after_s: float,
+        found: Bursts | None,
     ) -> DecisionRecord | None:
         """The decision and its inputs for the journal, where it differs from what is written there."""
         case = diagnosis.Case(
@@ -118,6 +143,7 @@ class Autoscaler:
             now,
             paused=record.paused,
             stale_after_s=stale_after_s,
+            bursts=found,
         )
         chronicle = self._chronicles.setdefault(pool.name, Chronicle(pool.name))
         return chronicle.note(now, inputs(decision, signal, record.policy_state, diagnosis.diagnose(case)))

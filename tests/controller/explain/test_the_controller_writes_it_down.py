@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from fleet_controller.autoscaler import Autoscaler
-from fleet_controller.journal import HostRecord, Journal
+from fleet_controller.journal import HostRecord, Journal, Mark, Minute
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Observation
-from fleet_controller.spec import FleetSpec, load
+from fleet_controller.policies import PolicyState
+from fleet_controller.policies.profile import Profile
+from fleet_controller.spec import FleetSpec, PoolSpec, load
+from fleet_controller.spec.scaling import LatencyTarget
 from fleet_wire.balancer import BalancerStatus, PoolStatus
 from fleet_wire.histogram import LatencyHistogram
 
@@ -54,12 +57,14 @@ def looks(spec: FleetSpec, journal: Journal) -> Looks:
     records = {name: HostRecord(name, "default") for name in ("h1", "h2", "h3")}
     records["h1"] = replace(records["h1"], state=HostState.READY)
 
-    def run(since: int, until: int, rate: float = 2.0, answers: bool = True) -> None:
+    def run(
+        since: int, until: int, rate: float = 2.0, answers: bool = True, pool: PoolSpec = spec.pools[0]
+    ) -> None:
         autoscaler = Autoscaler(journal)
         for second in range(since, until, 5):
             counted["arrivals"] += int(rate * 5)
             at = float(T0 + second)
-            pool = PoolStatus(
+            counters = PoolStatus(
                 name="default",
                 arrivals=counted["arrivals"],
                 completed=counted["arrivals"],
@@ -69,9 +74,11 @@ def looks(spec: FleetSpec, journal: Journal) -> Looks:
                 queued=0,
                 latency=LatencyHistogram().to_wire(),
             )
-            status = BalancerStatus(pid=1, started_at=T0 - 9.0, at=at, endpoint="", pools=[pool], backends=[])
+            status = BalancerStatus(
+                pid=1, started_at=T0 - 9.0, at=at, endpoint="", pools=[counters], backends=[]
+            )
             seen = Observation(at, {}, status if answers else None, None)
-            autoscaler.tick(spec, spec.pools[0], seen, records, "up")
+            autoscaler.tick(spec, pool, seen, records, "up")
 
     return run
 
@@ -109,6 +116,24 @@ def test_a_pause_is_written_down(looks: Looks, journal: Journal) -> None:
     assert paused.told["diagnosis"][0].startswith("paused by an operator: the number stays at 1")
     assert before.told["winner"] != "operator"
     assert paused.until == T0 + 120
+
+
+def test_bursts_of_the_last_day_are_told_with_a_floor(
+    looks: Looks, journal: Journal, spec: FleetSpec
+) -> None:
+    scaling = spec.pools[0].scaling.model_copy(update={"latency": LatencyTarget(target_ms=200)})
+    promised = spec.pools[0].model_copy(update={"scaling": scaling})
+    learned = Profile(proven=10.0, proven_ms=150.0, limit=10.0)  # requests/s of one server
+    state = PolicyState(desired=1, profile=learned).model_dump(mode="json")
+    journal.save_pool(replace(journal.pool("default"), policy_state=state))
+    day = [Minute(T0 - 60 * n, 3000 if n % 10 == 0 else 60) for n in range(1, 121)]
+    journal.keep_traffic("default", day, Mark("0@0", 0, T0 - 60.0))
+    looks(0, 10, pool=promised)
+    (row,) = journal.decisions("default", T0 + 60.0, limit=1)
+    (told,) = (text for text in row.told["diagnosis"] if "can't be held by scaling" in text)
+    # the oldest of the twelve has no minutes before it to be measured by
+    assert "in 11 of 120 minutes, with 78% of the requests; min_servers 6 or more would hold it, " in told
+    assert told.endswith("and the pool has 3 hosts")
 
 
 def test_a_controller_killed_at_any_moment_loses_no_request(looks: Looks, journal: Journal) -> None:
