@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("numpy")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench.scaling.peers import (  # noqa: E402
+from bench.scaling.peers import (
     Dstack,
     Hpa,
     Knative,
@@ -23,7 +23,7 @@ from bench.scaling.peers import (  # noqa: E402
     TargetTracking,
 )
 
-from fleet_controller.window import Signal  # noqa: E402
+from fleet_controller.window import Signal
 
 
 def run(policy: Any, seconds: float, start: float = 0.0, **signal: Any) -> int:

@@ -1,6 +1,6 @@
 """What a late request is worth in server time: little while hardly any is late, much when the allowance runs out.
 
-The price is in requests: at 22 a server is kept rather than one request late for every 22 that it could have served.
+The price is in requests: at 40 a server is kept rather than one request late for every 40 that it could have served.
 Over about a day the share of late requests is to stay under SHARE; the price doubles for each third of it that the
 share is off.
 """
@@ -15,10 +15,10 @@ from fleet_controller.spec.scaling import LatencyTarget
 from fleet_controller.window import Signal
 
 SHARE = 0.003
-PRICE = 22.0
+PRICE = 40.0
 MEMORY_S = 86_400.0
 FIRST_S = 6 * 3600.0  # before anything is known: so long with the allowance as it should be
-LEAST, MOST = 16.0, 60.0
+LEAST, MOST = 30.0, 80.0
 
 
 class Budget(BaseModel):

@@ -29,7 +29,7 @@ NOTICE_S = 25.0  # from a surge to the first start: arrivals are a mean over 15 
 STAY_S = 300.0  # how long one that was started has to stay (cooldown scale_down)
 # times the last minute's level: then it is the surge that counts, with a margin for its next seconds
 SURGE = 1.25
-BRIEFLY = 0.95  # of a rate over 15 s: the limit has room for that much over it, for so long
+BRIEFLY = 0.9  # of a rate over 15 s: the limit has room for that much over it, for so long
 FALLEN = 0.35  # of the last hour's median
 SURGE_MARGIN = 1.2
 MOST_GROWTH = 1.65  # over what is now; or a little over the most that was ever seen
@@ -74,7 +74,7 @@ def capacity(spec: ScalingSpec, learned: Profile | None, signal: Signal) -> Capa
 def recommend(
     seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look
 ) -> Recommendation:
-    """What the pool should run for what may come; where no scaling holds the target, the reason says which floor would."""
+    """What the pool should run for what may come; where no scaling holds the target it says which floor would."""
     wanted = _wanted(seen, can, budget, look)
     if seen is None or can is None or budget is None or budget.share <= HOPELESS_LATE:
         return wanted

@@ -21,7 +21,7 @@ from fleet_controller.spec.scaling import LatencyTarget
 from fleet_controller.window import Signal
 
 POOLING = 0.3
-AIM = 0.85  # of the target: what the percentile is kept at
+AIM = 0.92  # of the target: what the percentile is kept at
 BEYOND = 1.6  # times `proven`: as far as the line is believed; a pool with headroom runs well under its limit
 BLIND = 0.4  # without a line: the room between latency and target, to this power
 UNDER_LATE = 0.94  # of a load that was late

@@ -234,8 +234,8 @@ def test_what_a_server_carries_is_read_off_the_line_that_latency_draws() -> None
     assert learned is not None
     found = learned.load(500)
     assert found is not None
-    # p99 = 0.85 x 500 ms at 36.2 requests/s a server, of ten
-    assert profile.carried(found, 10) == pytest.approx(362, rel=0.03)
+    # p99 = 0.92 x 500 ms at 37.1 requests/s a server, of ten
+    assert profile.carried(found, 10) == pytest.approx(371, rel=0.03)
     assert profile.Profile.model_validate_json(learned.model_dump_json()) == learned
 
 
