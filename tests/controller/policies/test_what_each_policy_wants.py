@@ -15,6 +15,7 @@ from fleet_controller.policies import (
     ScalingSpec,
     Signal,
     arrivals,
+    budget,
     decide,
     predictive,
     profile,
@@ -219,6 +220,18 @@ def test_a_sudden_silence_is_not_the_end_of_the_load() -> None:
     quiet = predicted([38.0] * 300 + [0.0] * 5, **known)
     assert quiet.desired == 2
     assert predicted([38.0] * 300 + [0.0] * 70, **known).desired == 1
+
+
+def test_bursts_that_no_scaling_can_meet_are_told_with_the_floor_that_would() -> None:
+    seen: arrivals.Arrivals | None = None
+    for minute in range(200):
+        seen = arrivals.seen(seen, 200.0 if minute % 17 in (3, 4) else 5.0, T0 + 60 * minute)
+    look = Look(Signal(ready=2, arrivals_per_s=5.0, startup_s=240), 2, T0 + 60 * 199, Timers(T0, {}))
+    can, spent = predictive.Capacity(20.0), budget.Budget(at=T0, requests=1000, late=80)
+    reason = predictive.recommend(seen, can, spent, look).reason
+    assert "bursts rise faster than a server starts (240 s); min_servers 10 would hold the target" in reason
+    calm = budget.Budget(at=T0, requests=1000, late=1)
+    assert "min_servers" not in predictive.recommend(seen, can, calm, look).reason
 
 
 def test_what_a_server_carries_is_read_off_the_line_that_latency_draws() -> None:
