@@ -41,7 +41,11 @@ test: environment test-tools ## the tests (T="-k drain" picks some)
 
 .PHONY: test-slow
 test-slow: environment test-tools ## the tests that take long
-	@$(BIN)/python -m pytest -m "slow and not netns" $(T)
+	@$(BIN)/python -m pytest -m "slow and not netns and not long" $(T)
+
+.PHONY: test-failpoints
+test-failpoints: environment test-tools ## real controllers killed, failing or hung at every failpoint (FLEETCTL_POINTS=text)
+	@$(BIN)/python -m pytest -m long $(T)
 
 .PHONY: test-netns
 test-netns: environment test-tools ## the tests of hosts and fleets, each host a network namespace (root)

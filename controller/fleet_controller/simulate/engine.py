@@ -17,7 +17,7 @@ try:
     import numba
     import numpy as np
 except ImportError:  # the `simulate` extra is not installed
-    numba = None  # type: ignore[assignment]
+    numba = None
 
 WORTH_COMPILING = 300_000  # requests
 

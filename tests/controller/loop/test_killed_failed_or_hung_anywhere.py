@@ -131,6 +131,7 @@ def settled(one: Fleet) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("how", ["kill", "raise", "hang"])
 def test_real_processes_come_out_right_wherever_it_happens(
