@@ -41,7 +41,7 @@ test: environment test-tools ## the tests (T="-k drain" picks some)
 
 .PHONY: test-slow
 test-slow: environment test-tools ## the tests that take long
-	@$(BIN)/python -m pytest -m "slow and not netns and not long" $(T)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow and not netns and not long" $(T)
 
 .PHONY: test-failpoints
 test-failpoints: environment test-tools ## real controllers killed, failing or hung at every failpoint (FLEETCTL_POINTS=text)

@@ -24,6 +24,7 @@ def most_at_once(lines: list[str]) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["header", "key"])
 async def test_of_three_tenants_one_flooding_the_others_keep_their_fair_share(
     by: str, origin: Any, balancer: Any, http: Any, wait_until: Any

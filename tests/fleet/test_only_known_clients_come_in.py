@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
 
 LOCAL = 'hosts: [{name: "h1", address: local}]'
 REQUEST = {"instances": [[1.0, 2.0, 3.0, 4.0]]}

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_wire.balancer import BalancerStatus
 from fleet_wire.histogram import LatencyHistogram
 
+pytestmark = pytest.mark.slow
+
 needs_haproxy = pytest.mark.skipif(
     shutil.which("haproxy", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin") is None
     and shutil.which("haproxy") is None,

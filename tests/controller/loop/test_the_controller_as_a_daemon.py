@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from conftest import Fleet
 
@@ -26,6 +28,7 @@ def said(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 def test_once_brings_up_a_real_agent_and_the_second_time_there_is_nothing_to_do(fleet: MakeFleet) -> None:
     one = fleet(standin=False)
     first = said(one.daemon("--once"))
@@ -105,6 +108,7 @@ def test_a_full_disk_holds_it_up_and_it_goes_on_when_there_is_room(fleet: MakeFl
     assert one.starts().total() == 2
 
 
+@pytest.mark.slow
 def test_killed_15_times_during_a_scale_up_it_starts_nothing_twice(fleet: MakeFleet) -> None:
     one = fleet(hosts=3)
     for name in "abc":

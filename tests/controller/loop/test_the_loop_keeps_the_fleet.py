@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from conftest import Fleet
 
@@ -73,6 +75,7 @@ def test_a_killed_agent_is_told_and_started_again(fleet: MakeFleet) -> None:
     assert len(one.starts()) == 2
 
 
+@pytest.mark.slow
 def test_an_agent_that_hangs_is_replaced_and_one_that_only_stutters_is_not(fleet: MakeFleet) -> None:
     one = up(fleet(hosts=2))
     [pid] = one.agents()["a"]
@@ -129,6 +132,7 @@ def test_a_host_without_room_for_the_model_gets_company(fleet: MakeFleet) -> Non
     assert one.events("draining", "a")[0].reason == "has no room for the pool's model"
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_hung_balancer_are_started_again_and_serve(fleet: MakeFleet) -> None:
     one = up(fleet(hosts=1))
     for number in (signal.SIGKILL, signal.SIGSTOP):

@@ -62,6 +62,7 @@ def test_one_seed(fleet_of: FleetOf) -> None:
     assert len(world.log.lines) > 10
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_world_to_the_last_line(tmp_path: Path, fleet_of: FleetOf) -> None:
     """In processes whose strings hash differently, so that no order of a set decides anything."""
     here = lived(fleet_of, 11)

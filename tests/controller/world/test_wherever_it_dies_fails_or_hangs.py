@@ -59,7 +59,7 @@ def operate(world: World, spec: FleetSpec) -> None:
     world.ask("up")
 
 
-@pytest.mark.parametrize("how", ["kill", "raise", "hang"])
+@pytest.mark.parametrize("how", [pytest.param("kill", marks=pytest.mark.slow), "raise", "hang"])
 def test_it_converges_and_starts_and_stops_nothing_twice(fleet_of: FleetOf, how: str) -> None:
     for point in points():
         world = World(fleet_of(3), 3, {point: how}, power=True, patience=0.25)
