@@ -30,6 +30,7 @@ DIFFERS = {
     "test_latencies_are_those_that_the_client_sees": "test_haproxy_carries_the_requests has its own",
     "test_where_nobody_has_room_a_request_waits_then_is_refused_or_served": "HAProxy does not know why nobody takes it",
     "test_only_hosts_with_room_get_the_model": "HAProxy does not know models: its own test is in this folder",
+    "test_a_host_that_does_not_come_up_is_a_line_in_the_log": "HAProxy asks the hosts: the status says it, the log not",
     "test_a_large_body_passes_both_ways_in_flat_memory": "it looks at the memory of the wrong process",
     "test_a_client_that_does_not_read_stops_the_host_not_the_memory": "it looks at the memory of the wrong process",
 }
