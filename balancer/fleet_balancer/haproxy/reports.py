@@ -10,6 +10,7 @@ from fleet_balancer.front import Front
 from fleet_balancer.member.member import Member
 from fleet_balancer.probing.line import Line
 from fleet_balancer.probing.probe import JITTER, ask_memory
+from fleet_balancer.probing.rounds import Rounds
 
 SOON_S = 0.1
 
@@ -22,9 +23,8 @@ class Reporter:
         self._rng = rng
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        self._tasks: dict[Member, asyncio.Task[None]] = {}
+        self._rounds = Rounds()
         self._asked: set[Member] = set()
-        self._lines: dict[Member, Line] = {}
 
     def is_known(self, member: Member) -> bool:
         """Whether it was asked: before that it should get nothing, where memory matters."""
@@ -33,35 +33,19 @@ class Reporter:
 
     def watch(self, members: Iterable[Member]) -> None:
         for member in members:
-            self._tasks[member] = asyncio.get_running_loop().create_task(self._watch(member))
+            self._rounds.begin(member, self._watch(member))
 
     def forget(self, members: Iterable[Member]) -> None:
-        for member in members:
-            self._tasks.pop(member).cancel()
-            if (line := self._lines.pop(member, None)) is not None:
-                line.close()
-            self._asked.discard(member)
+        members = list(members)
+        self._rounds.forget(members)
+        self._asked.difference_update(members)
 
     async def stop(self) -> None:
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for line in self._lines.values():
-            line.close()
-        self._lines.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._rounds.stop()
 
     async def _watch(self, member: Member) -> None:
-        line = Line(member)
-        try:
-            await self._ask(line, member)
-        finally:
-            line.close()
-
-    async def _ask(self, line: Line, member: Member) -> None:
         await asyncio.sleep(self._rng.random() * min(0.1, self._interval_s))
-        line = self._lines[member] = Line(member)
+        line = self._rounds.lines[member] = Line(member)
         while True:
             pool = self._front.pool_of(member)
             pause = self._interval_s

@@ -14,15 +14,6 @@ class ByScore(Picker):
     def score(self, member: Member) -> float:
         raise NotImplementedError
 
-    def seat(self, member: Member, shelf: Shelf[Member]) -> None:
-        score = self.score(member)
-        bucket = shelf.buckets.get(score)
-        if bucket is None:
-            bucket = shelf.open(score)
-        bucket[member] = None
-        member.bucket = bucket
-        member.score = score
-
     def unseat(self, member: Member, shelf: Shelf[Member]) -> None:
         bucket = member.bucket
         if bucket is not None:
@@ -30,7 +21,7 @@ class ByScore(Picker):
             member.bucket = None
 
     def touch(self, member: Member) -> None:
-        """As Picker's, in one piece: this runs twice for each request."""
+        """In one piece: this runs twice for each request."""
         shelf = member.shelf
         if shelf is None:
             return

@@ -35,9 +35,8 @@ class LeastConnections(ByScore):
     def best(self, shelves: Shelves, ask: Ask | None) -> Member | None:
         """The lowest score; who is found to be stuck gets the score for it and is looked at again."""
         now = self._now
-        only = shelves[0] if len(shelves) == 1 else None
         for _ in range(LOOKS):
-            member = super().best(shelves, ask) if only is None else only.first()
+            member = super().best(shelves, ask)
             if member is None:
                 return None
             if not member.in_flight:

@@ -50,12 +50,12 @@ class Picker(Watcher):
 
     # What a policy decides.
 
-    def seat(self, member: Member, shelf: Shelf[Member]) -> None:
-        """Put a member that has room and no place into the order of `shelf`."""
+    def touch(self, member: Member) -> None:
+        """Its in-flight count changed: with room it has a place in its shelf's order, without it has none."""
         raise NotImplementedError
 
     def unseat(self, member: Member, shelf: Shelf[Member]) -> None:
-        """Take it out again, where it has a place."""
+        """Take it out of the order of `shelf`, where it has a place."""
         raise NotImplementedError
 
     def best(self, shelves: Shelves, ask: Ask | None) -> Member | None:
@@ -150,18 +150,6 @@ class Picker(Watcher):
             self._turn += 1
             heappush(self._due, (member.due, self._turn, member))
         self.touch(member)
-
-    def touch(self, member: Member) -> None:
-        """Its in-flight count changed."""
-        shelf = member.shelf
-        if shelf is None:
-            return
-        self.unseat(member, shelf)
-        member.load = load = member.in_flight + member.elsewhere + member.foreign
-        limit = member.limit
-        if limit is None or load < limit:
-            self._turn = member.turn = self._turn + 1
-            self.seat(member, shelf)
 
     def pick(
         self, model: str | None, now: float, tried: Collection[Member] = (), ask: Ask | None = None

@@ -31,13 +31,10 @@ class PowerOfTwo(Picker):
         member.load = load = member.in_flight + member.elsewhere + member.foreign
         room = member.limit is None or load < member.limit
         if room and member.draw_at is None:
-            self.seat(member, member.shelf)
+            member.draw_at = len(member.shelf.draw)
+            member.shelf.draw.append(member)
         elif not room:
             self.unseat(member, member.shelf)
-
-    def seat(self, member: Member, shelf: Shelf[Member]) -> None:
-        member.draw_at = len(shelf.draw)
-        shelf.draw.append(member)
 
     def unseat(self, member: Member, shelf: Shelf[Member]) -> None:
         slot = member.draw_at

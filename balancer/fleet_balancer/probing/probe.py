@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from fleet_balancer.front import Front
 from fleet_balancer.member.member import Member, MemoryReport
 from fleet_balancer.probing.line import Line, NobodyListens, ProbeFailed
+from fleet_balancer.probing.rounds import Rounds
 from fleet_balancer.proxy.proxy import Proxy
 from fleet_wire.agent import DeviceMemory
 
@@ -61,9 +62,8 @@ class Prober:
         self._rng = rng
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        self._tasks: dict[Member, asyncio.Task[None]] = {}
+        self._rounds = Rounds()
         self._asleep: dict[Member, asyncio.Future[None]] = {}
-        self._lines: dict[Member, Line] = {}
         proxy.doubted = self.hurry
 
     def watch(self, members: Iterable[Member], *, lenient: bool) -> None:
@@ -74,9 +74,7 @@ class Prober:
         members = list(members)
         gap = min(FIRST_GAP_S, self._interval_s / max(1, len(members)))
         for i, member in enumerate(members):
-            self._tasks[member] = asyncio.get_running_loop().create_task(
-                self._watch(member, lenient, i * gap)
-            )
+            self._rounds.begin(member, self._watch(member, lenient, i * gap))
 
     def hurry(self, member: Member) -> None:
         """A request found something wrong with `member`: ask it now, and not when its turn comes."""
@@ -85,24 +83,14 @@ class Prober:
             asleep.set_result(None)
 
     def forget(self, members: Iterable[Member]) -> None:
-        for member in members:
-            self._tasks.pop(member).cancel()
-            if (line := self._lines.pop(member, None)) is not None:
-                line.close()
+        self._rounds.forget(members)
 
     async def stop(self) -> None:
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for line in self._lines.values():
-            line.close()
-        self._lines.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._rounds.stop()
 
     async def _watch(self, member: Member, lenient: bool, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        self._lines[member] = Line(member, lambda: self._hung_up(member))
+        self._rounds.lines[member] = Line(member, lambda: self._hung_up(member))
         began: float | None = time.monotonic()
         await self._probe(member, lenient)
         # From here on each host has its own beat: hosts that came together are not asked together.
@@ -138,7 +126,7 @@ class Prober:
 
     async def _probe(self, member: Member, lenient: bool) -> None:
         try:
-            status, _ = await self._lines[member].get("/readyz", None, self._timeout_s)
+            status, _ = await self._rounds.lines[member].get("/readyz", None, self._timeout_s)
             if not (status == 200 or (lenient and status < 500)):
                 raise ProbeFailed(f"/readyz answered {status}")
         except NobodyListens as failure:
@@ -156,7 +144,7 @@ class Prober:
         pool = self._front.pool_of(member)
         if pool is None or not pool.reads_memory:
             return
-        report = await ask_memory(self._lines[member], member, self._timeout_s)
+        report = await ask_memory(self._rounds.lines[member], member, self._timeout_s)
         if report is not None:
             pool.reported(member, report)
             self._proxy.serve_waiting()

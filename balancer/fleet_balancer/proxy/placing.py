@@ -49,7 +49,7 @@ class House(Protocol):
     loop: asyncio.AbstractEventLoop
     stopping: bool
     access_log: AccessLogWriter | None
-
+    # Connections that wait for a request, the one used last at the end, of each host that there is.
     idle: dict[Member, list[Upstream]]
 
     def idle_connection(self, member: Member, now: float) -> Upstream | None: ...

@@ -51,9 +51,8 @@ class Shelf(Protocol):
     """Where a connection goes when nobody needs it."""
 
     settings: Settings
-    # Connections that wait for a request, the one used last at the end, of each host that there is.
-    idle: dict[Member, list[Upstream]]
 
+    def keep(self, upstream: Upstream, now: float) -> None: ...
     def forget(self, upstream: Upstream) -> None: ...
     def doubt(self, member: Member) -> None: ...
 
@@ -301,16 +300,14 @@ class Upstream(asyncio.Protocol):
         if client is None or head is None:
             raise AssertionError("a response answers somebody")
         now = monotonic()
-        idle = self._shelf.idle.get(self.member)  # None: the host is gone
-        if clean and idle is not None and head.keep_alive and not client.body_left and not self.write_paused:
+        if clean and head.keep_alive and not client.body_left and not self.write_paused:
             self.reused = True
             self._head = None
             if self._interim:
                 self._interim = 0
             if self._read_paused:
                 self.resume_reading()
-            self.idle_since = now
-            idle.append(self)
+            self._shelf.keep(self, now)
         else:
             self.transport.abort()
         client.reply_done(head, now)
