@@ -45,7 +45,7 @@ test-slow: environment test-tools ## the tests that take long
 
 .PHONY: test-failpoints
 test-failpoints: environment test-tools ## real controllers killed, failing or hung at every failpoint (FLEETCTL_POINTS=text)
-	@$(BIN)/python -m pytest -m long $(T)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long $(T)
 
 .PHONY: test-netns
 test-netns: environment test-tools ## the tests of hosts and fleets, each host a network namespace (root)

@@ -65,6 +65,15 @@ class Fleet:
         self.state.ensure()
         self.journal = Journal.open(self.state.journal_url)
 
+    def on_machines(self, entries: list[dict[str, Any]]) -> None:
+        """Have it run on these entries of `hosts:` (and their files below our folder) instead of local hosts."""
+        one = self.spec["hosts"][0]
+        install = {**one.get("install", {}), "directory": str(self.folder / "hosts")}
+        agent = {"port": 0, **one["agent"]}
+        self.spec["hosts"] = [{**entry, "agent": agent, "install": install} for entry in entries]
+        self.spec["pools"][0]["hosts"] = [entry["name"] for entry in entries]
+        self.change()
+
     def change(self, edit: Callable[[dict[str, Any]], object] = lambda spec: None) -> None:
         """Edit fleet.yaml (JSON is YAML)."""
         edit(self.spec)

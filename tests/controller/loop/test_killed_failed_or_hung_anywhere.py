@@ -1,6 +1,7 @@
 """The real controller process, killed, failing or hung once at each failpoint: the fleet comes out right.
 
-The stand-ins' own log is the witness. FLEETCTL_POINTS=text tries only the points whose name contains it.
+The stand-ins' own log is the witness. One test a case, so that several run at once (`make test-failpoints`, some 15 s
+each); FLEETCTL_POINTS=text tries only the points whose name contains it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,10 +21,10 @@ from fleet_controller.journal import Journal
 
 if TYPE_CHECKING:
     from conftest import Fleet
+    from fleet_lab.lab import Lab
 
 MakeFleet = Callable[..., "Fleet"]
-AT_ONCE = 3
-HANGS_S = "15"
+HANGS_S = "10"
 # What only a command line commits: it dies there, and is given again.
 COMMANDS = {
     "journal.ask": "journal.ask('scale', pool='default', servers=2)",
@@ -34,8 +33,9 @@ COMMANDS = {
     "journal.revoke_key": "journal.revoke_key('key', 2.0)",
     "journal.allow_removal": "journal.allow_removal(['a'])",
 }
-# Of use only where a machine can be switched; the simulated world has such machines.
-ELSEWHERE = ("machine.power_on", "machine.power_off", "journal.keep_traffic")
+# Reached only where a machine can be switched, and that is not a local one.
+SWITCHED = ("machine.power_on", "machine.power_off")
+WANTED = [point for point in points() if os.environ.get("FLEETCTL_POINTS", "") in point]
 
 
 def command(one: Fleet, name: str, env: dict[str, str]) -> None:
@@ -48,6 +48,33 @@ def command(one: Fleet, name: str, env: dict[str, str]) -> None:
         subprocess.run(argv, env={**os.environ, **env}, timeout=20, capture_output=True)
     except subprocess.TimeoutExpired:
         pass  # it hangs, and the operator presses Ctrl-C
+
+
+class Power:
+    """A switch for each machine, and a line in `log` for each time that it was used."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "power.log"
+        command = folder / "power"
+        command.write_text(
+            f'#!/bin/sh\ncase "$1" in\nstatus) cat {folder}/"$2".power 2>/dev/null || echo off ;;\n'
+            f'*) echo "$1" > {folder}/"$2".power; echo "$2 $1" >> {self._log} ;;\nesac\n'
+        )
+        command.chmod(0o755)
+        self.spec = {
+            "driver": "command",
+            **{word: [str(command), word, "{name}"] for word in ("on", "off", "status")},
+        }
+
+    def never_twice(self) -> None:
+        """No machine was switched on that was on, or off that was off."""
+        last: dict[str, str] = {}
+        lines = self._log.read_text().splitlines()
+        assert lines
+        for line in lines:
+            name, word = line.split()
+            assert last.get(name, "off") != word, lines
+            last[name] = word
 
 
 class Keeper:
@@ -132,32 +159,23 @@ def settled(one: Fleet) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["kill", "raise", "hang"])
+@pytest.mark.parametrize("point", WANTED)
 def test_real_processes_come_out_right_wherever_it_happens(
-    make_fleet: Callable[[Path], Fleet], tmp_path: Path, how: str
+    make_fleet: MakeFleet, ssh_hosts: Lab, tmp_path: Path, point: str, how: str
 ) -> None:
-    wanted = [
-        p for p in points() if not p.startswith(ELSEWHERE) and os.environ.get("FLEETCTL_POINTS", "") in p
-    ]
-
-    one_by_one = Lock()
-
-    def one_point(point: str) -> str | None:
-        folder = tmp_path / point
-        folder.mkdir()
-        with one_by_one:  # alembic keeps what it migrates in one place for all threads
-            one = make_fleet(folder)
-        try:
+    one = make_fleet(tmp_path)
+    try:
+        if point.startswith(SWITCHED):
+            power = Power(one.folder)
+            one.on_machines([host.entry(power=power.spec) for host in ssh_hosts(3)])
             days_work(one, point, how)
-            return None
-        except Exception as error:  # all points are tried, and all that fail are told together
-            return f"{point}={how}: {error}"
-        finally:
-            one.close()
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        assert [text for text in pool.map(one_point, wanted) if text] == []
+            power.never_twice()
+        else:
+            days_work(one, point, how)
+    finally:
+        one.close()
 
 
 def test_a_failpoint_that_is_misspelt_is_refused_at_once() -> None:
