@@ -1,21 +1,35 @@
 """Timetable: when a pool's bounds change because of its schedules, and when the clocks change. PURE.
 
-It asks the policy itself (schedule.last_fired, schedule.bounds) and adds nothing of its own, so what is shown here is
-what will be done: each time at which a schedule fires or ends, and what holds from then on.
+It asks the policy itself (schedule.last_fired, schedule.ends, schedule.bounds) and adds nothing of its own, so what is
+shown here is what will be done: each time at which a schedule starts or ends, what holds from then on, and what does
+not start although its cron line names the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from datetime import UTC, date, datetime, tzinfo
 
+from cronsim import CronSim
+
+from fleet_controller.localtime import (
+    day_after,
+    midnight,
+    offset_s,
+    repeated,
+    shown,
+    skipped,
+    turn,
+    zone_of,
+)
 from fleet_controller.policies.decision import Bounds
-from fleet_controller.policies.schedule import bounds, last_fired
-from fleet_controller.spec.scaling import ScalingSpec, Schedule
+from fleet_controller.policies.schedule import bounds, ends, last_fired
+from fleet_controller.spec.scaling import ScalingSpec
+from fleet_controller.spec.schedule import Schedule, among, listed
 
 HOUR_S = 3600
+_NEAR_S = 3 * HOUR_S  # how far around a change of the clocks a time may be skipped or repeated
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,20 @@ class ClockChange:
     offset_after_s: int
 
 
+@dataclass(frozen=True)
+class Note:
+    """What to know about `at` (Unix seconds): why a schedule does not start, or not at the time that is written."""
+
+    at: float
+    timezone: str
+    text: str
+
+
 def changes(spec: ScalingSpec, now: float, until: float) -> list[Change]:
     """The changes of the bounds after `now` and up to `until`, in order. What changes no number is left out."""
     moments: dict[float, str] = {}
     for schedule in spec.schedules:
-        for at in _moments(schedule, now, until):
+        for at in _moments(schedule, spec.holidays, now, until):
             moments[at] = schedule.timezone
     found: list[Change] = []
     holds = bounds(spec, now)
@@ -54,43 +77,113 @@ def changes(spec: ScalingSpec, now: float, until: float) -> list[Change]:
     return found
 
 
-def _moments(schedule: Schedule, now: float, until: float) -> Iterator[float]:
-    """When `schedule` fires or ends, after `now` and up to `until`, newest first."""
-    at = last_fired(schedule, until)
+def _moments(schedule: Schedule, holidays: tuple[str, ...], now: float, until: float) -> Iterator[float]:
+    """When `schedule` starts or ends, after `now` and up to `until`, newest first."""
+    at = last_fired(schedule, until, holidays)
     while at is not None:
-        for moment in (at, None if schedule.duration is None else at + schedule.duration):
-            if moment is not None and now < moment <= until:
+        for moment in (at, ends(schedule, at)):
+            if now < moment <= until:
                 yield moment
         if at <= now:  # the one in force: its end is to come, those of earlier ones don't count
             return
-        at = last_fired(schedule, at - 1)
+        at = last_fired(schedule, at - 1, holidays)
+
+
+def over(spec: ScalingSpec, now: float) -> list[Schedule]:
+    """The schedules of which nothing is to come: their days have passed."""
+    found = []
+    for schedule in spec.schedules:
+        zone = zone_of(schedule.timezone)
+        if schedule.at is not None:
+            at = last_fired(schedule, now)
+            gone = at is not None and ends(schedule, at) <= now
+        else:
+            days = listed(schedule.on, spec.holidays)
+            today = shown(now, zone).date().isoformat()
+            gone = bool(days) and all(len(day) == len(today) and day < today for day in days)
+            at = last_fired(schedule, now, spec.holidays) if gone else None
+            gone = gone and (at is None or ends(schedule, at) <= now)
+        if gone:
+            found.append(schedule)
+    return found
+
+
+def notes(spec: ScalingSpec, now: float, until: float) -> list[Note]:
+    """What to know about the times after `now` and up to `until`, in order."""
+    found = [note for schedule in spec.schedules for note in _left_out(schedule, spec.holidays, now, until)]
+    for change in clock_changes(spec, now - _NEAR_S, until + _NEAR_S):
+        for schedule in spec.schedules:
+            if schedule.timezone == change.timezone:
+                near = max(now, change.at - _NEAR_S), min(until, change.at + _NEAR_S)
+                found += _moved(schedule, spec.holidays, *near)
+    return sorted(set(found), key=lambda note: (note.at, note.text))
+
+
+def _left_out(schedule: Schedule, holidays: tuple[str, ...], now: float, until: float) -> Iterator[Note]:
+    """The days on which `except` keeps it from starting; each at the first time that it would have."""
+    refused = listed(schedule.except_, holidays)
+    if not refused:
+        return
+    always, zone = schedule.model_copy(update={"except_": ()}), zone_of(schedule.timezone)
+    day = shown(now, zone).date()
+    while midnight(day, zone) <= until:
+        if among(day, refused):
+            first = _first_of(always, holidays, day, zone)
+            if first is not None and now < first <= until:
+                yield Note(first, schedule.timezone, f"{schedule.name} does not start: except {day}")
+        day = day_after(day)
+
+
+def _first_of(schedule: Schedule, holidays: tuple[str, ...], day: date, zone: tzinfo) -> float | None:
+    first, began = None, midnight(day, zone)
+    at = last_fired(schedule, midnight(day_after(day), zone) - 1, holidays)
+    while at is not None and at >= began:
+        first, at = at, last_fired(schedule, at - 1, holidays)
+    return first
+
+
+def _moved(schedule: Schedule, holidays: tuple[str, ...], now: float, until: float) -> Iterator[Note]:
+    """The times of `schedule` that the clocks skip or repeat."""
+    zone = zone_of(schedule.timezone)
+    for which, written in (("starts", schedule.at), ("ends", schedule.until)):
+        if written is None:
+            continue
+        local = datetime.fromisoformat(written)
+        for moment in _moments(schedule, holidays, now, until):
+            meant = abs(local.replace(tzinfo=zone).timestamp() - moment) <= HOUR_S
+            if meant and (skipped(local, zone) or repeated(local, zone)):
+                yield Note(moment, schedule.timezone, _why(schedule, which, local, zone))
+    if schedule.cron is None or any(part.startswith("*") for part in schedule.cron.split()[:2]):
+        return  # follows real time
+    cron = CronSim(schedule.cron, datetime(2024, 1, 1, tzinfo=UTC))
+    at = last_fired(schedule, until, holidays)
+    while at is not None and at > now:
+        local = shown(at, zone).replace(tzinfo=None)
+        if local.hour not in cron.hours or local.minute not in cron.minutes:
+            text = f"{schedule.name} starts now: the clocks skip its time"
+            yield Note(at, schedule.timezone, text)
+        elif repeated(local, zone):
+            yield Note(at, schedule.timezone, _why(schedule, "starts", local, zone))
+        at = last_fired(schedule, at - 1, holidays)
+
+
+def _why(schedule: Schedule, which: str, local: datetime, zone: tzinfo) -> str:
+    if skipped(local, zone):
+        return f"{schedule.name} {which} now: the clocks skip {local:%H:%M}"
+    return f"{schedule.name} {which} now: {local:%H:%M} comes twice, this is the first time"
 
 
 def clock_changes(spec: ScalingSpec, now: float, until: float) -> list[ClockChange]:
     """When the clocks of the schedules' time zones change, after `now` and up to `until`, in order."""
     found = []
     for name in dict.fromkeys(schedule.timezone for schedule in spec.schedules):
-        zone = ZoneInfo(name)
+        zone = zone_of(name)
         before = int(now)
         while before < until:
             after = min(before + HOUR_S, int(until) + 1)
-            if _offset_s(zone, before) != _offset_s(zone, after):
-                at = _turn(zone, before, after)
+            if offset_s(zone, before) != offset_s(zone, after):
+                at = turn(zone, before, after)
                 if at <= until:
-                    found.append(ClockChange(at, name, _offset_s(zone, at - 1), _offset_s(zone, at)))
+                    found.append(ClockChange(at, name, offset_s(zone, at - 1), offset_s(zone, at)))
             before = after
     return sorted(found, key=lambda change: change.at)
-
-
-def _turn(zone: ZoneInfo, before: int, after: int) -> int:
-    """The first second of the new offset, between two moments that differ in it."""
-    old = _offset_s(zone, before)
-    while after - before > 1:
-        middle = (before + after) // 2
-        before, after = (middle, after) if _offset_s(zone, middle) == old else (before, middle)
-    return after
-
-
-def _offset_s(zone: ZoneInfo, at: int) -> int:
-    offset = datetime.fromtimestamp(at, UTC).astimezone(zone).utcoffset()
-    return 0 if offset is None else int(offset.total_seconds())

@@ -9,7 +9,7 @@ from fleet_controller.spec.balancer import (
     TimeoutsSpec,
     TlsSpec,
 )
-from fleet_controller.spec.fleet import ControllerSpec, FleetSpec, PoolSpec, UnknownName
+from fleet_controller.spec.fleet import TIERS, ControllerSpec, FleetSpec, PoolSpec, UnknownName
 from fleet_controller.spec.host import AgentSpec, HostSpec, InstallSpec, PowerSpec, SshSpec
 from fleet_controller.spec.loading import load
 from fleet_controller.spec.model import Batching, ModelSpec
@@ -23,16 +23,17 @@ from fleet_controller.spec.scaling import (
     Predictive,
     QueueTarget,
     ScalingSpec,
-    Schedule,
     Stabilization,
     StepRule,
     condition,
 )
+from fleet_controller.spec.schedule import Schedule
 from fleet_controller.spec.schema import json_schema
 from fleet_controller.spec.template import init_files, init_text
 from fleet_controller.spec.traffic import EjectionSpec, TrafficSpec
 
 __all__ = [
+    "TIERS",
     "AccessLogSpec",
     "AgentSpec",
     "BalancerSpec",

@@ -13,6 +13,7 @@ from fleet_controller.spec.host import HostSpec
 from fleet_controller.spec.problem import Steps
 from fleet_controller.spec.ranges import RangeError, expand, has_range
 from fleet_controller.spec.scaling import ScalingSpec
+from fleet_controller.spec.timing import check_schedules
 
 _MOST_JUMPS = 8
 _MOST_SOURCE = 1024 * 1024
@@ -365,6 +366,7 @@ def check_scaling(scaling: ScalingSpec, at: Steps, found: Findings) -> None:
             f'needs "min_servers: 0", but min_servers is {scaling.min_servers}; change one of them',
             needs=[low, (*at, "idle")],
         )
+    check_schedules(scaling, at, found)
     for number, schedule in enumerate(scaling.schedules):
         ceiling = scaling.max_servers if schedule.max_servers is None else schedule.max_servers
         if schedule.min_servers is not None and schedule.min_servers > ceiling >= scaling.min_servers:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from fleet_controller.spec.address import Name
 from fleet_controller.spec.balancer import BalancerSpec
+from fleet_controller.spec.dates import Days
 from fleet_controller.spec.duration import PositiveDuration
 from fleet_controller.spec.host import Defaults, HostSpec
 from fleet_controller.spec.model import ModelSpec
@@ -99,6 +100,10 @@ class FleetSpec(Part):
     balancer: BalancerSpec = BalancerSpec()
     controller: ControllerSpec = ControllerSpec()
     source: Path
+    holidays: Days = Field(
+        default=(),
+        description="Days that the pools' schedules call holidays: 2026-12-25, or 12-25 for every year.",
+    )
 
     def host(self, name: str) -> HostSpec:
         """Raises UnknownName."""

@@ -82,10 +82,18 @@ def _draft(value: dict[str, Any], found: Findings, path: Path) -> Draft | None:
     for number, item in enumerate(_items(value, "pools")):
         pool = _salvage(PoolSpec, item, ("pools", number), found)
         if pool is not None:
-            draft.pools.append(PoolDraft(("pools", number), pool))
+            draft.pools.append(PoolDraft(("pools", number), _with_holidays(pool, frame)))
         draft.complete_pools &= pool is not None
     draft.complete_pools &= not found.broken(("pools",))
     return draft
+
+
+def _with_holidays(pool: PoolSpec, file: FleetFile) -> PoolSpec:
+    """A pool without holidays of its own has those of the fleet."""
+    if "holidays" in pool.scaling.model_fields_set or not file.holidays:
+        return pool
+    scaling = pool.scaling.model_copy(update={"holidays": file.holidays})
+    return pool.model_copy(update={"scaling": scaling})
 
 
 def _items(value: dict[str, Any], key: str) -> list[Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import zoneinfo
-from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple, cast
 
-from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from fleet_controller.spec.dates import Days
 from fleet_controller.spec.duration import Duration, PositiveDuration
 from fleet_controller.spec.part import Part
+from fleet_controller.spec.schedule import Schedule
 from fleet_controller.spec.share import share
 
 SIGNALS = (
@@ -77,35 +76,6 @@ def _percentile(value: object) -> object:
     return value
 
 
-def _cron(value: str) -> str:
-    fields = len(value.split())
-    try:
-        if fields != 5:  # cronsim takes a sixth, for seconds; cron does not
-            raise CronSimError(f"it has {fields} field{'s' if fields != 1 else ''}, not 5")
-        fires = next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)), None)
-    except CronSimError as error:
-        why = str(error)
-        raise ValueError(
-            f'"{value[:60]}" is not a cron expression: {why[:1].lower() + why[1:]}; '
-            'write "MINUTE HOUR DAY MONTH WEEKDAY", as "0 8 * * mon-fri"'
-        ) from None
-    if fires is None:
-        raise ValueError(f'"{value[:60]}" never comes; check its day and month')
-    return value
-
-
-def _timezone(value: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(value)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        names = zoneinfo.available_timezones()
-        near = difflib.get_close_matches(value, names, 1, 0.6)
-        near = near or [n for n in sorted(names) if n.rsplit("/", 1)[-1].lower() == value.lower()][:1]
-        hint = f'did you mean "{near[0]}"?' if near else 'write it like "Europe/Berlin" or "UTC"'
-        raise ValueError(f'"{value[:60]}" is not a known timezone; {hint}') from None
-    return value
-
-
 def _not_zero(value: int) -> int:
     if value == 0:
         raise ValueError("0 changes nothing; write how many servers to add (negative to remove)")
@@ -147,37 +117,6 @@ class StepRule(Part):
         return condition(self.when)
 
 
-class Schedule(Part):
-    """From each time that `cron` names these bounds hold: for `duration`, or until another schedule fires."""
-
-    cron: Annotated[str, AfterValidator(_cron)] = Field(
-        description='When it starts: "MINUTE HOUR DAY MONTH WEEKDAY", as "0 8 * * mon-fri".'
-    )
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        default="UTC", description='The clock that cron follows, as "Europe/Berlin".'
-    )
-    min_servers: int | None = Field(default=None, ge=0, description="The pool's min_servers while it holds.")
-    max_servers: int | None = Field(default=None, ge=0, description="The pool's max_servers while it holds.")
-    servers: int | None = Field(default=None, ge=0, description="Exactly this many servers while it holds.")
-    duration: PositiveDuration | None = Field(
-        default=None, description="How long it holds; without it, until the pool's next schedule fires."
-    )
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> Schedule:
-        if self.min_servers is None and self.max_servers is None and self.servers is None:
-            raise ValueError("changes nothing; give it min_servers, max_servers or servers")
-        if self.servers is not None and (self.min_servers is not None or self.max_servers is not None):
-            raise ValueError("servers sets both bounds; leave out min_servers and max_servers")
-        if (
-            self.min_servers is not None
-            and self.max_servers is not None
-            and self.min_servers > self.max_servers
-        ):
-            raise ValueError(f"min_servers {self.min_servers} is more than max_servers {self.max_servers}")
-        return self
-
-
 class Predictive(Part):
     """Start servers before the load that recent days lead to expect."""
 
@@ -205,6 +144,45 @@ class Stabilization(Part):
     )
 
 
+class ChangeLimit(Part):
+    """At most so many servers within a time; of both numbers the larger counts."""
+
+    servers: int | None = Field(default=None, ge=1, description="So many servers.")
+    percent: float | None = Field(
+        default=None, gt=0, le=10_000, description="Such a share of what ran when the time began, in percent."
+    )
+    per: PositiveDuration = Field(default=60.0, description="The time within which they count.")
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> ChangeLimit:
+        if self.servers is None and self.percent is None:
+            raise ValueError("limits nothing; give it servers or percent")
+        return self
+
+
+class Limits(Part):
+    """How fast policies may change the number. Bounds, schedules and people are not held back."""
+
+    scale_up: ChangeLimit | None = Field(default=None, description="Adding servers; without it: no limit.")
+    scale_down: ChangeLimit | None = Field(
+        default=None, description="Removing servers; without it: no limit."
+    )
+
+
+class Panic(Part):
+    """A surge that the ready servers can't carry is answered without waiting. For pools with target_utilization or
+    queue and without a forecast, which waits for nothing anyway.
+    """
+
+    enabled: bool = Field(default=True, description="Whether a surge is answered at once.")
+    threshold: float = Field(
+        default=2.0, gt=1, le=1000, description="How many times the ready servers the load must need."
+    )
+    window: PositiveDuration = Field(
+        default=60.0, description="How long after the last moment of panic no server is removed."
+    )
+
+
 class Idle(Part):
     """What happens when nobody asks for anything."""
 
@@ -225,11 +203,24 @@ class ScalingSpec(Part):
         default=None, gt=0, le=1, description="Share of time (0..1) that the devices should be busy."
     )
     queue: QueueTarget | None = Field(default=None, description="Waiting requests that decide the size.")
+    tolerance: Annotated[float, BeforeValidator(share)] = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="How far (0..1) utilization and queue may be off target before the number changes.",
+    )
     steps: tuple[StepRule, ...] = Field(
         default=(), description="Rules for the unusual: if this, add that many."
     )
     schedules: tuple[Schedule, ...] = Field(default=(), description="Other bounds at certain times.")
+    holidays: Days = Field(
+        default=(),
+        description="Days that schedules call holidays: 2026-12-25, or 12-25 for every year; "
+        "without it: those at the top of the file.",
+    )
     predictive: Predictive = Field(default=Predictive(), description="Scaling ahead of expected load.")
     cooldown: Cooldown = Field(default=Cooldown(), description="Pauses between changes.")
     stabilization: Stabilization = Field(default=Stabilization(), description="Calm before changes.")
+    limits: Limits = Field(default=Limits(), description="The most change within a time.")
+    panic: Panic = Field(default=Panic(), description="Answering surges at once.")
     idle: Idle = Field(default=Idle(), description="Scaling to zero.")

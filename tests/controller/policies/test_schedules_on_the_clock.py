@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fleet_controller.policies import PolicyState, ScalingSpec, Signal, decide
 from fleet_controller.policies.schedule import bounds, in_force, last_fired
-from fleet_controller.spec.scaling import Schedule
+from fleet_controller.spec.schedule import Schedule
 
 
 def unix(text: str, zone: str = "UTC", fold: int = 0) -> float:
