@@ -27,7 +27,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
 from fleet_controller import failpoint
-from fleet_controller.journal import history, seal, tables
+from fleet_controller.journal import history, seal, tables, texts
 from fleet_controller.lifecycle import HostState, check_move
 from fleet_controller.records import (
     UNKNOWN_ACTION,
@@ -303,7 +303,11 @@ class Journal:
                 .mappings()
                 .one_or_none()
             )
-            return PoolRecord(name) if row is None else PoolRecord(**seal.opened(tables.pools, row))
+            if row is None:
+                return PoolRecord(name)
+            content = seal.opened(tables.pools, row)
+            memory = texts.brought_back(connection, name, content["policy_state"])
+            return PoolRecord(**{**content, "policy_state": memory})
 
     @failpoint.around("journal.save_pool")
     def save_pool(self, pool: PoolRecord, decided: DecisionRecord | None = None) -> None:
@@ -313,7 +317,7 @@ class Journal:
                 "desired": pool.desired,
                 "why": pool.why,
                 "paused": pool.paused,
-                "policy_state": pool.policy_state,
+                "policy_state": texts.put_away(connection, pool.name, pool.policy_state),
                 "learned": pool.learned,
                 "last_decision": pool.last_decision,
             }

@@ -38,6 +38,15 @@ pools = Table(
     Column("checksum", String),
 )
 
+# What is long in `policy_state`, and changes more rarely than the rest of it: see texts.py.
+pool_texts = Table(
+    "pool_texts",
+    metadata,
+    Column("pool", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
 # At most one open action a host: a partial unique index in the first migration enforces it.
 actions = Table(
     "actions",

@@ -232,7 +232,7 @@ def test_a_store_of_an_older_fleetctl_is_brought_up_and_keeps_what_it_held(
     journal: Journal, url: str
 ) -> None:
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        for newer in ("api_keys", "decisions", "traffic"):
+        for newer in ("api_keys", "decisions", "traffic", "pool_texts"):
             connection.execute(f"DROP TABLE {newer}")
         for sealed in ("hosts", "pools", "actions"):
             connection.execute(f"ALTER TABLE {sealed} DROP COLUMN checksum")
