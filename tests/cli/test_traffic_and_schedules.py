@@ -132,3 +132,42 @@ def test_the_preview_as_json(fleetctl, scheduled):
 def test_a_pool_without_schedules(fleetctl, folder):
     assert fleetctl("schedule", "preview").out == "pool default: 1 to 3, no schedules\n"
     assert fleetctl("schedule", "preview", "--days", "0").code == 2
+
+
+DAYS = """\
+      max_servers: 3
+      holidays: [03-30, 2026-04-03]
+      schedules:
+        - {cron: "0 8 * * mon-fri", timezone: Europe/Berlin, min_servers: 2, duration: 10h, except: holidays}
+        - {on: holidays, timezone: Europe/Berlin, max_servers: 2}
+        - {at: 2026-03-29 02:30, until: 2026-03-29 24:00, timezone: Europe/Berlin, servers: 3}
+        - {at: 2026-03-01 08:00, duration: 1h, servers: 3}
+"""
+
+
+def test_once_holidays_and_a_time_that_the_clocks_skip(fleetctl, scheduled):
+    fleet = (scheduled / "fleet.yaml").read_text()
+    (scheduled / "fleet.yaml").write_text(fleet.replace(SCHEDULES, DAYS))
+    ran = fleetctl("schedule", "preview", "--days", "3")
+    rows = [" ".join(row.split()) for row in ran.out.splitlines()]
+    by_file, once = "min_servers and max_servers of the pool", "schedule at 2026-03-29 02:30 Europe/Berlin"
+    day = 'schedule "0 8 * * mon-fri" Europe/Berlin'
+    assert rows == [
+        f"pool default: 1 to 3 now, by {by_file}",
+        "TIME TIME ZONE SERVERS BEFORE BY",
+        f"Sun 2026-03-29 03:00 +0200 CEST Europe/Berlin exactly 3 1 to 3 {once}",
+        "Sun 2026-03-29 03:00 +0200 CEST Europe/Berlin the clocks go forward by 60 min",
+        f"Sun 2026-03-29 03:00 +0200 CEST Europe/Berlin {once} starts now: the clocks skip 02:30",
+        "Mon 2026-03-30 00:00 +0200 CEST Europe/Berlin 1 to 2 exactly 3 schedule on holidays Europe/Berlin",
+        f"Mon 2026-03-30 08:00 +0200 CEST Europe/Berlin {day} does not start: except 2026-03-30",
+        f"Tue 2026-03-31 00:00 +0200 CEST Europe/Berlin 1 to 3 1 to 2 {by_file}",
+        f"Tue 2026-03-31 08:00 +0200 CEST Europe/Berlin 2 to 3 1 to 3 {day}",
+        "schedule at 2026-03-01 08:00 UTC is over; it may be removed",
+    ]
+    told = fleetctl("schedule", "preview", "-o", "json").json["pools"][0]
+    assert [note["local"] for note in told["notes"]] == [
+        "2026-03-29T03:00:00+02:00",
+        "2026-03-30T08:00:00+02:00",
+        "2026-04-03T08:00:00+02:00",
+    ]
+    assert told["over"] == ["schedule at 2026-03-01 08:00 UTC"]

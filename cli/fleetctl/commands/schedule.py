@@ -36,7 +36,8 @@ def preview(
     days: Annotated[int, typer.Option("--days", min=1, max=366, metavar="N", help="How far ahead.")] = 7,
     output: Output = Form.TABLE,
 ) -> None:
-    """When the schedules will change min_servers, max_servers or the exact number, by each schedule's own clock.
+    """When the schedules will change min_servers, max_servers or the exact number, by each schedule's own clock;
+    which days are left out, and what a change of the clocks does to a time.
 
     Asks the policy itself, needs no running fleet, changes nothing.
     """
@@ -87,6 +88,11 @@ def _preview(pool: PoolSpec, now: float, until: float) -> dict[str, Any]:
             }
             for change in timetable.clock_changes(spec, now, until)
         ],
+        "notes": [
+            {"at": note.at, **_local(note.at, note.timezone), "note": note.text}
+            for note in timetable.notes(spec, now, until)
+        ],
+        "over": [schedule.name for schedule in timetable.over(spec, now)],
     }
 
 

@@ -17,7 +17,9 @@ FROM_FILE = "min_servers and max_servers of the pool"
 
 
 def parts(told: Mapping[str, Any], days: int) -> list[Table | Text | str]:
-    """One pool: what holds now, and a row for each change of it or of the clocks."""
+    """One pool: what holds now, a row for each change of it or of the clocks and for each day that is left out; and
+    the schedules of which nothing is to come.
+    """
     pool, schedule = line(told["pool"]), told["schedule"]
     if not told["schedules"]:
         return [f"pool {pool}: {_servers(told)}, no schedules"]
@@ -25,11 +27,13 @@ def parts(told: Mapping[str, Any], days: int) -> list[Table | Text | str]:
     rows = [
         *((c["at"], _change(c)) for c in told["changes"]),
         *((c["at"], _turn(c)) for c in told["clock_changes"]),
+        *((n["at"], (_time(n), n["timezone"], "", "", line(n["note"]))) for n in told["notes"]),
     ]
+    over = [f"{line(name)} is over; it may be removed" for name in told["over"]]
     if not rows:
-        return [f"{head}; no change within {days} {'day' if days == 1 else 'days'}"]
+        return [f"{head}; no change within {days} {'day' if days == 1 else 'days'}", *over]
     titles = ("TIME", "TIME ZONE", "SERVERS", "BEFORE", "BY")
-    return [head, grid(titles, (row for _, row in sorted(rows, key=lambda row: row[0])))]
+    return [head, grid(titles, (row for _, row in sorted(rows, key=lambda row: row[0]))), *over]
 
 
 def _change(change: Mapping[str, Any]) -> tuple[str, ...]:
