@@ -11,15 +11,60 @@ from fleet_wire.histogram import HistogramWire
 AgentState = Literal["loading", "ready", "draining", "failed"]
 
 
+class WeightsFile(BaseModel):
+    """A file of a model's weights, in its folder or by an absolute path; `sha256` in hexadecimal is what it must be.
+
+    `trust_pickle`: it may be a pickle, which runs whatever code it holds when it is loaded.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    sha256: str
+    trust_pickle: bool = False
+
+
+class TensorConfig(BaseModel):
+    """An input or output in the words of the Open Inference Protocol; the first dimension is the batch (-1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ComputeConfig(BaseModel):
+    """How a model computes. `compile` is torch.compile's mode; None everywhere: as the model's own code does it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    autocast: Literal["float16", "bfloat16"] | None = None
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    channels_last: bool = False
+    cuda_graphs: bool = False
+    pinned_memory: bool = False
+
+
 class ModelConfig(BaseModel):
-    """One model to serve. `path` is its source folder on the host; `entrypoint` is "module:Class" in there."""
+    """One model to serve. `path` is its source folder on the host; `entrypoint` is "module:Class" in there.
+
+    `format`: what the model is; `class` and `safetensors` have an entrypoint, the other two are a program, the one file
+    of `weights`. `inputs` and `outputs` are for programs that don't tell them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     version: str = "1"
     path: str
-    entrypoint: str
+    format: Literal["class", "torchscript", "export", "safetensors"] = "class"
+    entrypoint: str = ""
+    weights: list[WeightsFile] = []
+    inputs: list[TensorConfig] = []
+    outputs: list[TensorConfig] = []
+    compute: ComputeConfig = ComputeConfig()
     max_batch_size: int = Field(default=32, ge=1)
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_queue_size: int = Field(default=1024, ge=1)

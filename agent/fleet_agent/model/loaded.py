@@ -1,0 +1,107 @@
+"""A model on its device, and how a batch goes through it: preprocess, forward, postprocess."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fleet_agent.model.batch import Inputs
+from fleet_agent.model.compute import Prepared
+from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, said
+from fleet_agent.model.rows import is_finite, rows_of
+from fleet_agent.payload import Payload, Rows, count_of, instances_of
+from fleet_agent.tensors import TensorMetadata, checked_metadata
+from fleet_wire.agent import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`rows`: one per instance. `finite`: none of its numbers is NaN or infinite."""
+
+    rows: Rows
+    finite: bool
+
+
+class LoadedModel:
+    """A model of the user's, on its device. Raises ModelFault where it can't do what the configuration asks."""
+
+    def __init__(self, config: ModelConfig, instance: Any, device: torch.device) -> None:
+        self.config = config
+        self.instance = instance
+        self.device = device
+        where = f"model {config.name}: {config.entrypoint or config.format}"
+        try:
+            self.inputs = _metadata(instance, "inputs", where)
+            self.outputs = _metadata(instance, "outputs", where)
+        except ValueError as error:
+            raise ModelFault(str(error)) from None
+        self.embeddings = bool(getattr(instance, "embeddings", False))
+        self._inputs = Inputs(self.inputs, device, config.compute.pinned_memory)
+        self._forward = Prepared(config, instance, device)
+
+    def run(self, payload: Payload) -> Result:
+        """One batch. Raises InputFault, ModelFault, or whatever the model's `forward` raises."""
+        count = count_of(payload)
+        with torch.inference_mode():
+            batch = self._preprocess(payload)
+            try:
+                outputs = self._forward(batch)
+            except ValueError as error:
+                raise InputFault(str(error)) from error
+            own = getattr(self.instance, "postprocess", None)
+            rows = rows_of(outputs if own is None else own(outputs), f"model {self.config.name}")
+        given = count_of(rows)
+        if given != count:
+            raise ModelFault(f"model {self.config.name} returned {given} outputs for {count} instances")
+        return Result(rows, is_finite(rows))
+
+    def tokens(self, payload: Payload) -> int | None:
+        """How many tokens the instances are, by the model's own `count_tokens`; None where it has none."""
+        counter = getattr(self.instance, "count_tokens", None)
+        return None if counter is None else int(sum(counter(instances_of(payload))))
+
+    def warm_up(self) -> int:
+        """Run what the model's `warmup` gives, alone and as a full batch; answers how many instances that were."""
+        maker = getattr(self.instance, "warmup", None)
+        if maker is None:
+            return 0
+        instances = list(maker())
+        if not instances:
+            return 0
+        size = self.config.max_batch_size
+        full = (instances * math.ceil(size / len(instances)))[:size]
+        self.run(instances[:1])
+        self.run(full)
+        return 1 + len(full)
+
+    def memory_bytes(self) -> int | None:
+        """What the declaration says; the caller measures where there is a device to ask."""
+        return self.config.device_memory_bytes
+
+    def _preprocess(self, payload: Payload) -> Any:
+        own = getattr(self.instance, "preprocess", None)
+        if own is None:
+            return self._inputs.batch(payload)
+        instances = instances_of(payload)
+        try:
+            return own(instances)
+        except INPUT_ERRORS as error:
+            raise _blamed(instances, own, error) from error
+
+
+def _blamed(instances: list[Any], own: Any, error: Exception) -> InputFault:
+    """The instance that `preprocess` doesn't take alone either; without one, the error as it is."""
+    for index, instance in enumerate(instances):
+        try:
+            own([instance])
+        except INPUT_ERRORS as alone:
+            return InputFault(f"instance {index}: {said(alone)}")
+    return InputFault(said(error))
+
+
+def _metadata(instance: Any, attribute: str, where: str) -> list[TensorMetadata]:
+    value = getattr(instance, attribute, None)
+    return [] if value is None else checked_metadata(value, f"{where}.{attribute}")
