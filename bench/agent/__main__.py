@@ -1,185 +1,186 @@
-"""`python -m bench.agent` from the repository's root; QUICK=1 for the form that takes under a minute.
+"""`python -m bench.agent` from the repository's root; QUICK=1 for a short form, --peers to choose.
 
-Servers run on one core, the load on another (where there are two), torch with one thread, batches up to 32. Subject and
-peers take turns in the same run, so that the ratios hold even where the machine is shared; each figure is the median of
-the rounds. A peer that isn't there is a row with an error.
+Servers run on one core, the load on another (where there are two), torch with one thread, batches up to 32. All servers
+of a model are up together and take turns in every round, so that the ratios hold even where the machine is shared;
+each figure is the median of the rounds. The bare torch loop has the servers' core, a turn a round. Goodput is the
+highest Poisson rate (open loop) at which p99 stays within 100 ms; added_ms is p50 at one connection less the
+bare forward of one sample. A peer that can't be installed or started, or answers wrongly, is a row with an error.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import socket
-import statistics
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-QUICK = os.environ.get("QUICK", "") not in ("", "0")
-ROUNDS, SECONDS = (1, 2.0) if QUICK else (3, 4.0)
-UNITS = {"throughput": "req/s", "p50": "ms", "p99": "ms"}
-PEERS = ("mosec", "litserve", "bentoml")
+from bench.agent.goodput import search
+from bench.agent.subjects import PEERS, ROOT, Missing, Server, await_serving, start, stopping
+from bench.agent.table import Case, Seen, rows_of, show
 
-# name, model, form, connections, in the quick form
+QUICK = os.environ.get("QUICK", "") not in ("", "0")
+ROUNDS, SECONDS, TRIES = (1, 1.0, 4) if QUICK else (3, 4.0, 8)
+TARGET_MS = 100.0
+GOODPUT_CONNECTIONS = 256
+# Runs a dozen processes of its own that are never quiet: measured last and once, with all others stopped.
+ALONE = ("ray-serve",)
+OUT = ROOT / "bench/out/agent.json"
+
 CASES = [
-    ("small-json-c1", "small", "json", 1, True),
-    ("small-json-c32", "small", "json", 32, True),
-    ("small-json-c128", "small", "json", 128, False),
-    ("small-binary-c32", "small", "binary", 32, True),
-    ("small-binary-c128", "small", "binary", 128, False),
-    ("medium-c32", "medium", "json", 32, True),
-    ("medium-c128", "medium", "json", 128, False),
+    Case("small-json-c1", "small", "json", 1, quick=True),
+    Case("small-json-c32", "small", "json", 32, quick=True),
+    Case("small-json-c128", "small", "json", 128),
+    Case("small-binary-c32", "small", "binary", 32, quick=True),
+    Case("small-binary-c128", "small", "binary", 128),
+    Case("small-raw-c32", "small", "raw", 32),
+    Case("small-raw-c128", "small", "raw", 128),
+    Case("small-goodput", "small", "json", 0),
+    Case("medium-json-c1", "medium", "json", 1, quick=True),
+    Case("medium-c32", "medium", "json", 32, quick=True),
+    Case("medium-c128", "medium", "json", 128),
+    Case("medium-goodput", "medium", "json", 0, quick=True),
 ]
 
 
-def cores() -> tuple[set[int], set[int]]:
-    """For the servers and for the load."""
-    usable = sorted(os.sched_getaffinity(0))
-    return ({usable[0]}, {usable[1]}) if len(usable) > 1 else ({usable[0]}, {usable[0]})
+class Bench:
+    """One run. `seen` has every figure of every round, `failures` why a subject has none."""
 
+    def __init__(self, peers: list[str], cases: list[Case]) -> None:
+        usable = sorted(os.sched_getaffinity(0))
+        self.server_core, self.load_core = usable[0], usable[min(1, len(usable) - 1)]
+        self.peers = peers
+        self.cases = cases
+        self.seen: Seen = {}
+        self.failures: dict[tuple[str, str], str] = {}
+        self.expected: list[float] = []
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", *arguments]
+    def measure(self, model: str) -> None:
+        cases = [case for case in self.cases if case.model == model]
+        together = ["fleetctl", *(peer for peer in self.peers if peer not in ALONE)]
+        self.rounds(model, cases, together, ROUNDS)
+        for peer in ALONE:
+            if peer in self.peers:
+                self.rounds(model, cases, [peer], 1)
 
+    def rounds(self, model: str, cases: list[Case], subjects: list[str], rounds: int) -> None:
+        servers: dict[tuple[str, str], Server] = {}
+        with stopping(servers):
+            for subject in subjects:
+                forms = tuple({case.form for case in cases} | ({"orjson"} if subject == "mosec" else set()))
+                try:
+                    servers[subject, model] = start(subject, model, forms, self.server_core)
+                except Missing as missing:
+                    self.fail(subject, model, str(missing))
+            if subjects[0] == "fleetctl":
+                self.bare(model, 0.2 if QUICK else 1.0)
+            for (subject, _), server in servers.items():
+                try:
+                    await_serving(server)
+                except Missing as missing:
+                    self.fail(subject, model, str(missing))
+            for turn in range(rounds):
+                if turn:
+                    self.bare(model, 1.0)
+                for case in cases:
+                    for (subject, _), server in servers.items():
+                        for form in case.forms_of(subject):
+                            self.one(case, server, form, turn)
 
-def output(on: set[int], *arguments: str) -> Any:
-    """What a module of the benchmark printed, run on those cores. Raises RuntimeError with its last words."""
-    ran = subprocess.run(
-        ["taskset", "-c", ",".join(map(str, on)), *command(*arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode:
-        raise RuntimeError((ran.stderr.strip().splitlines() or ["no reason given"])[-1])
-    return json.loads(ran.stdout)
+    def bare(self, model: str, seconds: float) -> None:
+        command = [sys.executable, "-m", "bench.agent.bare", model, str(seconds)]
+        ran = json.loads(self.output(self.server_core, command, ""))
+        self.expected = ran["expected"]
+        for batch, rate in ran["rates"].items():
+            self.seen.setdefault((model, f"bare-{batch}", "throughput"), []).append(rate)
+        self.seen.setdefault((model, "bare-best", "throughput"), []).append(max(ran["rates"].values()))
 
-
-@contextmanager
-def server(on: set[int], port: int, *arguments: str) -> Iterator[None]:
-    """A server on those cores, ready, until the end of the block."""
-    pinned = ["taskset", "-c", ",".join(map(str, on)), *command(*arguments)]
-    with subprocess.Popen(pinned, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    def one(self, case: Case, server: Server, form: str, turn: int) -> None:
+        subject = server.subject if form != "orjson" else f"{server.subject}-orjson"
+        if (server.subject, case.model) in self.failures or (subject, case.name) in self.failures:
+            return
+        order = {"subject": server.subject, "port": server.port, "model": case.model, "form": form}
+        order |= {"expected": self.expected, "seconds": SECONDS}
         try:
-            end = time.monotonic() + 60
-            while not ready(port):
-                if process.poll() is not None or time.monotonic() > end:
-                    process.kill()
-                    raise RuntimeError(
-                        f"{arguments[0]} doesn't start: {process.stderr.read().decode()[-300:]}"
-                    )
-                time.sleep(0.1)
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
+            if case.connections:
+                got = self.load(order | {"connections": case.connections})
+            else:
+                got = {"goodput": self.goodput(case, subject, order, turn)}
+        except RuntimeError as error:
+            self.fail(subject, case.name, f"{subject}, {case.name}: {error}")
+            return
+        for metric, value in got.items():
+            self.seen.setdefault((case.name, subject, metric), []).append(value)
+        if case.connections == 1:
+            forward_ms = 1000 / self.seen[case.model, "bare-1", "throughput"][-1]
+            self.seen.setdefault((case.name, subject, "added_ms"), []).append(got["p50"] - forward_ms)
 
-
-def ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def median(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {metric: statistics.median(r[metric] for r in rounds) for metric in UNITS}
-
-
-def row(case: str, metric: str, value: float, peer: str, **rest: Any) -> dict[str, Any]:
-    return {
-        "case": case,
-        "subject": "fleetctl",
-        "metric": metric,
-        "value": round(value, 3),
-        "unit": UNITS[metric],
-        "peer": peer,
-        **rest,
-    }
-
-
-def measure() -> Iterator[dict[str, Any]]:
-    servers, loader = cores()
-    cases = [case for case in CASES if case[4] or not QUICK]
-    bare = output(servers, "bench.agent.bare", "0.5" if QUICK else "2")
-    ours, theirs = free_port(), free_port()
-    folder = Path(__file__).parent
-    agent = ["fleet_agent", "--listen", f"127.0.0.1:{ours}", "--device", "cpu", "--threads", "1"]
-    for name in ("small", "medium"):
-        agent += ["--model", f"{name}={folder}:models:{name.capitalize()}"]
-    taken: dict[tuple[str, str], list[dict[str, float]]] = {}
-    with server(servers, ours, *agent), server(servers, theirs, "bench.agent.peer_fastapi", str(theirs)):
-        for _ in range(ROUNDS):
-            for case, model, form, connections, _quick in cases:
-                for subject, port in (("fleetctl", ours), ("fastapi-unbatched", theirs)):
-                    if subject == "fastapi-unbatched" and form != "json":
-                        continue
-                    arguments = [str(port), model, form, str(connections), str(SECONDS)]
-                    result = output(loader, "bench.agent.load", *arguments)
-                    taken.setdefault((case, subject), []).append(result)
-    for case, model, form, connections, _quick in cases:
-        mine = median(taken[case, "fleetctl"])
-        best = max(bare[model].values())
-        yield row(
-            case,
-            "throughput",
-            mine["throughput"],
-            "bare-torch",
-            peer_value=round(best, 1),
-            ratio=round(mine["throughput"] / best, 3),
+    def goodput(self, case: Case, subject: str, order: dict[str, Any], turn: int) -> float:
+        """From the last round's answer, or from what the closed loop reached."""
+        earlier = self.seen.get((case.name, subject, "goodput"))
+        closed = self.seen.get((case.name.removesuffix("goodput") + "c32", subject, "throughput"))
+        closed = closed or self.seen.get(
+            (case.name.removesuffix("goodput") + "json-c32", subject, "throughput")
         )
-        if connections == 1:
-            alone = 1000 / bare[model]["1"]
-            yield row(
-                case,
-                "p50",
-                mine["p50"],
-                "bare-torch",
-                peer_value=round(alone, 3),
-                ratio=round(mine["p50"] / alone, 3),
-            )
-        if form == "json":
-            other = median(taken[case, "fastapi-unbatched"])
-            for metric in UNITS:
-                rest = {
-                    "peer_value": round(other[metric], 3),
-                    "ratio": round(mine[metric] / other[metric], 3),
-                }
-                yield row(case, metric, mine[metric], "fastapi-unbatched", **rest)
-        for peer in PEERS:
-            error = f"{peer} is not measured: this benchmark has no driver for it yet"
-            yield row(case, "throughput", mine["throughput"], peer, peer_value=None, ratio=None, error=error)
+        if not earlier and not closed:
+            raise RuntimeError("no closed-loop figure to start from")
+        first = earlier[-1] if earlier and earlier[-1] else 0.85 * (closed or [20.0])[-1]
+
+        def holds(rate: float) -> bool:
+            more = {"rate": rate, "seed": turn, "connections": GOODPUT_CONNECTIONS}
+            return self.load(order | more)["p99"] <= TARGET_MS
+
+        return search(holds, first, TRIES)
+
+    def load(self, order: dict[str, Any]) -> dict[str, float]:
+        command = [sys.executable, "-m", "bench.agent.load"]
+        result: dict[str, float] = json.loads(self.output(self.load_core, command, json.dumps(order)))
+        return result
+
+    def output(self, core: int, command: list[str], given: str) -> str:
+        """Raises RuntimeError with the last words of what failed."""
+        pinned = ["taskset", "-c", str(core), *command]
+        ran = subprocess.run(pinned, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise RuntimeError((ran.stderr.strip().splitlines() or ["no reason given"])[-1])
+        return ran.stdout
+
+    def fail(self, subject: str, where: str, why: str) -> None:
+        self.failures[subject, where] = why
+        print(why, file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    rows = list(measure())
-    print(f"{'case':<18} {'metric':<11} {'fleetctl':>10} {'':<6} {'peer':<18} {'its value':>10} {'ratio':>7}")
-    for entry in rows:
-        if "error" in entry:
-            continue
-        left = f"{entry['case']:<18} {entry['metric']:<11} {entry['value']:>10.2f} {entry['unit']:<6}"
-        print(f"{left} {entry['peer']:<18} {entry['peer_value']:>10.2f} {entry['ratio']:>7.2f}")
-    for error in sorted({entry["error"] for entry in rows if "error" in entry}):
-        print(error)
-    out = ROOT / "bench/out/agent.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"quick": QUICK, "rows": rows}, indent=1) + "\n")
-    print(f"written to {out.relative_to(ROOT)}")
-    return 0
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--peers", default=",".join(PEERS), help="which peers, comma-separated")
+    parser.add_argument("--cases", default="", help="only cases whose name contains this")
+    arguments = parser.parse_args()
+    peers = [peer for peer in arguments.peers.split(",") if peer]
+    unknown = sorted(set(peers) - set(PEERS))
+    if unknown:
+        parser.error(f"--peers: {unknown[0]!r} is none of {', '.join(PEERS)}")
+    if QUICK:
+        peers = [peer for peer in peers if peer not in ALONE]
+    cases = [case for case in CASES if (case.quick or not QUICK) and arguments.cases in case.name]
+    bench = Bench(peers, cases)
+    for model in ("small", "medium"):
+        if any(case.model == model for case in cases):
+            bench.measure(model)
+    rows = rows_of(cases, peers, bench.seen, bench.failures)
+    if QUICK:
+        rows += [_left_out(case, peer) for case in cases for peer in ALONE if peer in arguments.peers]
+    show(cases, peers, bench.seen, bench.failures)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps({"quick": QUICK, "rounds": ROUNDS, "rows": rows}, indent=1) + "\n")
+    print(f"rows: {OUT.relative_to(ROOT)}")
+    return 1 if any(subject == "fleetctl" for subject, _ in bench.failures) else 0
+
+
+def _left_out(case: Case, peer: str) -> dict[str, Any]:
+    error = f"{peer} is left out of the quick form: it needs half a minute to start"
+    row = {"case": case.name, "subject": "fleetctl", "metric": case.metrics[0], "value": None}
+    return row | {"unit": "req/s", "peer": peer, "peer_value": None, "ratio": None, "error": error}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The peer everybody writes first: FastAPI, a pydantic body, one forward per request. Listens on the given port."""
+"""The peer everybody writes first: FastAPI, a pydantic body, one forward per request.
+
+`python -m bench.agent.peer_fastapi MODEL PORT`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ class Body(BaseModel):
     instances: list[list[float]]
 
 
-def application() -> FastAPI:
+def application(model: str) -> FastAPI:
     app = FastAPI()
-    networks = {name: make() for name, make in MAKERS.items()}
+    networks = {model: MAKERS[model]()}
 
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
@@ -34,8 +37,8 @@ def application() -> FastAPI:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     uvicorn.run(
-        application(),
-        port=int(sys.argv[1]),
+        application(sys.argv[1]),
+        port=int(sys.argv[2]),
         loop="uvloop",
         http="httptools",
         access_log=False,
