@@ -115,14 +115,27 @@ class Rising:
                 if self._servers is not None and (pool["ready"] > pool["desired"] or seen & GOING_DOWN):
                     return True
                 continue
-            if seen & (STARTING_UP | GOING_DOWN):
+            # hosts that it may take over: they are free, or another pool stops them and may do so for this one
+            shared = self._shared(status, pool["name"])
+            if seen & (STARTING_UP | GOING_DOWN) or states(shared) & GOING_DOWN:
                 return True
-            spares = any(h["state"] == HostState.OFF and not h.get("cordoned") for h in hosts.values())
+            spares = any(
+                h["state"] == HostState.OFF and not h.get("cordoned")
+                for h in (*hosts.values(), *shared.values())
+            )
             if spares and not seen & BROKEN:
                 return True
             if not self.ledger.same_for(PATIENCE_WITH_SPARES_INTERVALS if spares else PATIENCE_INTERVALS):
                 return True
         return False
+
+    def _shared(self, status: Mapping[str, Any], pool: str) -> dict[str, dict[str, Any]]:
+        """Hosts of another pool, or of none now, that may serve this one too."""
+        return {
+            n: h
+            for n, h in self.ledger.of_interest(status).items()
+            if pool in h.get("pools", ()) and h.get("pool") != pool
+        }
 
     def short(self, status: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The pools that have fewer ready hosts than they should."""

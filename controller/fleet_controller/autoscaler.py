@@ -10,10 +10,12 @@ from dataclasses import replace
 
 from fleet_controller import diagnosis
 from fleet_controller.bursts import Bursts, bursts
+from fleet_controller.choice import measured
 from fleet_controller.chronicle import Chronicle, inputs
 from fleet_controller.journal import DecisionRecord, HostRecord, Journal, PoolRecord
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observation
+from fleet_controller.placement import elsewhere, held
 from fleet_controller.policies import STALE_AFTER_S, Decision, PolicyState, decide
 from fleet_controller.policies.predictive import DEFAULT_STARTUP_S, NOTICE_S, capacity
 from fleet_controller.policies.schedule import bounds
@@ -40,6 +42,7 @@ class Autoscaler:
         self._ready_since: dict[str, float] = {}
         self._chronicles: dict[str, Chronicle] = {}
         self._tallies: dict[str, Tally] = {}
+        self._speeds: dict[str, dict[str, float]] = {}
         self._bursts: dict[str, tuple[float, Bursts | None]] = {}
 
     def tick(
@@ -53,8 +56,10 @@ class Autoscaler:
         """Feed the pool's window with what was observed, and decide where `goal` is "up"."""
         now = observation.at
         record = self._journal.pool(pool.name)
+        every, pool = pool, held(spec, pool, records)
         window = self._window(pool, record)
         self._learn_starts(window, pool, records, now, 2 * spec.controller.interval)
+        speeds = self._learn_speeds(every, pool, record, observation)
         counted = pool_sample(pool, observation)
         window.feed(now, counted, host_samples(pool, observation))
         self._tally(pool, counted, now)
@@ -66,11 +71,14 @@ class Autoscaler:
         decision = None
         found = self._too_fast(pool, record, signal, now)
         if goal == "up":
-            record = replace(record, learned=window.learned.model_dump(mode="json"))
+            record = replace(
+                record,
+                learned=window.learned.model_dump(mode="json") | ({"speeds": speeds} if speeds else {}),
+            )
             if not record.paused or record.desired is None:
                 record, decision = self._decide(pool, record, signal, now, stale_after_s)
             said = _paused(pool, record, now) if decision is None else decision
-            hosts = diagnosis.hosts(pool, records, without_room, now)
+            hosts = diagnosis.hosts(every, records, without_room, now, elsewhere(spec, every, records))
             self._journal.save_pool(
                 record, self._noted(pool, record, said, signal, hosts, now, stale_after_s, found)
             )
@@ -95,6 +103,26 @@ class Autoscaler:
             self._ready_since[name] = record.since
             if record.startup_s and record.since > now - lately_s:
                 window.started(record.startup_s)
+
+    def _learn_speeds(
+        self, every: PoolSpec, pool: PoolSpec, record: PoolRecord, observation: Observation
+    ) -> dict[str, float]:
+        """What each host that may serve the pool was measured to do, as far as it ever served it."""
+        known = self._speeds.get(pool.name)
+        if known is None:
+            known = self._speeds[pool.name] = dict(record.learned.get("speeds") or {})
+        for name in known.keys() - set(every.hosts) if known else ():
+            del known[name]
+        for name in pool.hosts:
+            report = observation.hosts.get(name)
+            speed = measured(report.status, pool.models) if report is not None and report.status else None
+            if speed is not None:
+                known[name] = float(f"{speed:.2g}")
+        return dict(known)
+
+    def speeds(self, pool: str) -> Mapping[str, float]:
+        """Items per second of the pool's hosts that were measured."""
+        return self._speeds.get(pool, {})
 
     def _tally(self, pool: PoolSpec, counted: PoolSample | None, now: float) -> None:
         """Keep what came in, a minute at a time."""

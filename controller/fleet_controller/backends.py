@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from fleet_controller.lifecycle import HostState
+from fleet_controller.placement import has
 from fleet_controller.records import HostRecord, KeyRecord
 from fleet_controller.spec import FleetSpec
 from fleet_wire.agent import AgentStatus
@@ -29,7 +30,7 @@ def backends(
     for pool in spec.pools:
         for name in pool.hosts:
             record = records.get(name)
-            if record is None or record.agent_port is None:
+            if record is None or record.agent_port is None or not has(spec, pool, name, record):
                 continue
             if record.state in (HostState.READY, HostState.UNREACHABLE, HostState.DRAINING):
                 state: BackendState = "draining" if record.state is HostState.DRAINING else "active"

@@ -17,6 +17,7 @@ from fleet_controller.policies import STALE_AFTER_S, Decision, has_policies
 from fleet_controller.policies.words import ms, number, servers, span
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import PoolSpec, ScalingSpec
+from fleet_controller.tiers import is_loan
 from fleet_controller.window import OLD_S, Signal
 
 # Without a latency policy, latency is worth a sentence from here on: it grows steeply with the load.
@@ -27,7 +28,11 @@ _CALM = re.compile(r"(cooldown|stabilization) scale_(up|down): (.+) left")
 
 @dataclass(frozen=True)
 class Hosts:
-    """A pool's hosts by what they can do. `failed` maps a name to the seconds until the next try."""
+    """A pool's hosts by what they can do. `failed` maps a name to the seconds until the next try.
+
+    `elsewhere` maps hosts that it shares to the pool that has them now; `borrowed` are sentences about hosts that it
+    took from a lower tier.
+    """
 
     total: int = 0
     ready: int = 0
@@ -37,17 +42,33 @@ class Hosts:
     unreachable: tuple[str, ...] = ()
     cordoned: tuple[str, ...] = ()
     roomless: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    borrowed: tuple[str, ...] = ()
 
     @property
     def usable(self) -> int:
         """How many could serve."""
-        lost = {*self.failed, *self.quarantined, *self.unreachable, *self.cordoned, *self.roomless}
+        lost = {
+            *self.failed,
+            *self.quarantined,
+            *self.unreachable,
+            *self.cordoned,
+            *self.roomless,
+            *self.elsewhere,
+        }
         return self.total - len(lost)
 
 
-def hosts(pool: PoolSpec, records: Mapping[str, HostRecord], roomless: frozenset[str], now: float) -> Hosts:
-    """The hosts of `pool` as recorded at `now`."""
-    known = {name: records.get(name, HostRecord(name)) for name in pool.hosts}
+def hosts(
+    pool: PoolSpec,
+    records: Mapping[str, HostRecord],
+    roomless: frozenset[str],
+    now: float,
+    elsewhere: Mapping[str, str] | None = None,
+) -> Hosts:
+    """The hosts of `pool` as recorded at `now`. `elsewhere`: those that another pool has, and which."""
+    away = elsewhere or {}
+    known = {name: records.get(name, HostRecord(name)) for name in pool.hosts if name not in away}
     failed = {
         n: max(0.0, r.retry_at - now)
         for n, r in known.items()
@@ -55,7 +76,7 @@ def hosts(pool: PoolSpec, records: Mapping[str, HostRecord], roomless: frozenset
     }
     out = {n: left for n, left in failed.items() if known[n].failures >= QUARANTINE_AFTER}
     return Hosts(
-        total=len(known),
+        total=len(known) + len(away),
         ready=sum(r.state is HostState.READY and n not in roomless for n, r in known.items()),
         starting=sum(r.state in STARTING_UP for r in known.values()),
         failed={n: left for n, left in failed.items() if n not in out},
@@ -63,6 +84,8 @@ def hosts(pool: PoolSpec, records: Mapping[str, HostRecord], roomless: frozenset
         unreachable=tuple(n for n, r in known.items() if r.state is HostState.UNREACHABLE),
         cordoned=tuple(n for n, r in known.items() if r.cordoned),
         roomless=tuple(n for n in known if n in roomless),
+        elsewhere=away,
+        borrowed=tuple(r.reason for r in known.values() if is_loan(r, pool.name)),
     )
 
 
@@ -246,6 +269,10 @@ def _hosts(case: Case, decision: Decision | None) -> Iterator[str]:
         yield f"{_count(pool.cordoned)} drained by an operator: {_names(pool.cordoned)}"
     if pool.roomless:
         yield f"{_count(pool.roomless)} without room for the pool's model: {_names(pool.roomless)}"
+    for other in sorted(set(pool.elsewhere.values())):
+        lent = [name for name, serves in pool.elsewhere.items() if serves == other]
+        yield f"{len(lent)} of its hosts {'serves' if len(lent) == 1 else 'serve'} {other}: {_names(lent)}"
+    yield from pool.borrowed[:NAMED]
     if decision is not None and pool.starting and pool.ready < decision.desired:
         yield f"{_count(range(pool.starting))} still starting"
 

@@ -23,14 +23,15 @@ from fleet_controller.lifecycle import HostState
 from fleet_controller.news import News
 from fleet_controller.observe import Observation, Target
 from fleet_controller.outside import Bell, Outside
-from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, steps, stops_left
+from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, stops_left
 from fleet_controller.policies import STALE_AFTER_S, Decision
 from fleet_controller.pulse import LOOK_S, LOOP_S
 from fleet_controller.records import UNKNOWN_ACTION
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
-from fleet_controller.view import pool_view
+from fleet_controller.tiers import fleet_steps
+from fleet_controller.view import pool_rank, pool_view
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class Loop:
 
     def run(self, stop: Bell) -> None:
         """Tick until `stop` is set, and meanwhile have a balancer that ended started again at once."""
+        if self._file.problem:  # it was started with the last good one
+            self._journal.record(self._clock.now(), "config", self._file.problem)
         end_watch = self._doorkeeper.watch(self._door_lost)
         try:
             self._run(stop)
@@ -211,17 +214,20 @@ class Loop:
         records = self._journal.hosts()
         begun = []
         goal, surveying = self._goal(), _surveying(records)
-        for pool in self._spec.pools:
-            undecided = self._journal.pool(pool.name).desired is None
-            for step in steps(self._view(pool, records, busy), goal, now):
-                if step.kind == "inspect" and not after_a_look:
-                    continue
-                if step.kind != "inspect" and goal == "up" and (surveying or undecided):
-                    continue
-                if self._actuator.submit(step, self._site):
-                    begun.append(step)
-                    if step.kind == "stop":
-                        self._allowance.spend(pool.name)
+        undecided = {p.name for p in self._spec.pools if self._journal.pool(p.name).desired is None}
+        ranks = [
+            pool_rank(self._spec, p, self._view(p, records, busy), self._observation, p.name not in undecided)
+            for p in self._spec.pools
+        ]
+        for step in fleet_steps(ranks, goal, now):
+            if step.kind == "inspect" and not after_a_look:
+                continue
+            if step.kind != "inspect" and goal == "up" and (surveying or step.pool in undecided):
+                continue
+            if self._actuator.submit(step, self._site):
+                begun.append(step)
+                if step.kind == "stop":
+                    self._allowance.spend(step.pool)
         self._publish(now)
         return begun
 
@@ -298,6 +304,8 @@ class Loop:
             busy=busy,
             observation=self._observation,
             stopped=self._allowance.used(pool.name),
+            signal=tick.signal if (tick := self._ticks.get(pool.name)) is not None else None,
+            speeds=self._autoscaler.speeds(pool.name),
         )
 
     def _goal(self) -> str:
@@ -330,7 +338,9 @@ class Loop:
             self._observation,
             self._latencies,
         )
-        self._journal.write_status(picture.draw(now))
+        drawn = picture.draw(now)
+        drawn["controller"]["config"] = self._file.problem or None
+        self._journal.write_status(drawn)
         return told
 
     def _agent_address(self, record: HostRecord) -> str:
@@ -348,6 +358,7 @@ class Loop:
             try:
                 if request.kind == "up":
                     self._adopt(self._file.load(), now)
+                    self._file.accepted()
                 answer = requests.apply(request, self._spec, self._journal, now)
                 # A key that was revoked is refused once the operator is told so.
                 if request.kind == "keys" and not self._publish(now):
@@ -362,9 +373,10 @@ class Loop:
             return
         try:
             self._adopt(self._file.load(), now)
+            self._file.accepted()
             self._journal.record(now, "config", f"{self._file.path.name} was read again")
         except (SpecError, requests.Refused, HostFailure) as error:
-            self._journal.record(now, "config", f"the last good fleet.yaml stays in force: {error}")
+            self._journal.record(now, "config", self._file.refused(error))
 
     def _adopt(self, spec: FleetSpec, now: float) -> None:
         """Go on with another version of fleet.yaml. Raises Refused where it can't be followed while the fleet runs."""

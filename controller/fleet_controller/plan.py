@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fleet_controller.choice import Market, to_start, to_stop
 from fleet_controller.lifecycle import GOING_DOWN, STARTING_UP, HostState
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import HostSpec
@@ -21,6 +22,8 @@ StepKind = Literal["start", "stop", "inspect"]
 # nothing is stopped then, and starts come one at a time (Kubernetes cluster-autoscaler's limits).
 MASS_LOSS_SHARE = 0.45
 MASS_LOSS_HOSTS = 3
+# What serves, or will.
+SERVES_SOON = STARTING_UP | {HostState.READY}
 # Share of the running hosts that one decision may stop, but always at least one host.
 STOP_SHARE = 0.10
 
@@ -37,8 +40,12 @@ class Step:
 
 @dataclass(frozen=True)
 class PoolView:
-    """What plan looks at, for one pool. `hosts` are the pool's candidates in the order of fleet.yaml.
+    """What plan looks at, for one pool. `hosts` are those that it has, or that are only for it, as in fleet.yaml.
 
+    `free` ones it may start too, unless another pool is first. `sought` maps hosts of it to the pool of a lower tier
+    that lacks a server and could use them: they go first, but not within `keep_s` of becoming ready. `extra` hosts are
+    started beyond `desired`, to take over from sought ones. `floor` is the least number of servers now, `hurry` whether
+    time counts more than money.
     `reason` is the decision's sentence. `busy` hosts have an open action. `silent` maps hosts that do not answer (or
     say that they failed) to what was heard; `mute` ones did not answer at all. `roomless` hosts lack the device memory
     that a model of the pool needs.
@@ -57,6 +64,13 @@ class PoolView:
     mute: frozenset[str] = frozenset()
     in_flight: Mapping[str, int] = field(default_factory=dict)
     stopped: int = 0
+    free: tuple[HostSpec, ...] = ()
+    sought: Mapping[str, str] = field(default_factory=dict)
+    keep_s: float = 0.0
+    extra: int = 0
+    floor: int = 0
+    hurry: bool = False
+    market: Market = field(default_factory=Market)
 
     def record(self, host: HostSpec) -> HostRecord:
         known = self.records.get(host.name)
@@ -64,7 +78,28 @@ class PoolView:
 
     def idle(self, *states: HostState) -> list[HostSpec]:
         """Hosts in one of `states` that no action is working on."""
-        return [h for h in self.hosts if self.record(h).state in states and h.name not in self.busy]
+        return self._idle_of(self.hosts, *states)
+
+    def startable(self, now: float) -> list[HostSpec]:
+        """Hosts that nothing runs on and that may be started at `now`."""
+        return [
+            h
+            for h in self._idle_of((*self.hosts, *self.free), HostState.OFF, HostState.FAILED)
+            if not self.record(h).cordoned and self.record(h).retry_at <= now
+        ]
+
+    def serving(self) -> list[HostSpec]:
+        """Ready hosts that are to stay and have room for the pool's models, of whatever release."""
+        return [
+            h
+            for h in self.hosts
+            if (r := self.record(h)).state is HostState.READY
+            and not r.cordoned
+            and h.name not in self.roomless
+        ]
+
+    def _idle_of(self, hosts: Iterable[HostSpec], *states: HostState) -> list[HostSpec]:
+        return [h for h in hosts if self.record(h).state in states and h.name not in self.busy]
 
     def count(self, states: Iterable[HostState]) -> int:
         wanted = frozenset(states)
@@ -86,14 +121,13 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
     roomless = [h for h in current if h.name in view.roomless]
     coming = view.count(STARTING_UP)
 
-    missing = view.desired - len(fresh) - coming
+    missing = view.desired + view.extra - len(fresh) - coming
     starts = _starts(view, missing, now)
     stops = [Step("stop", h.name, view.name, "drained by the operator") for h in leaving]
     if len(fresh) >= view.desired:
         stops += [Step("stop", h.name, view.name, f"runs release {view.record(h).release}") for h in outdated]
         stops += [Step("stop", h.name, view.name, "has no room for the pool's model") for h in roomless]
-        surplus = len(fresh) - view.desired
-        stops += [Step("stop", h.name, view.name, view.reason) for h in _victims(view, fresh)[:surplus]]
+        stops += _surplus(view, fresh, now)
     elif missing > len(starts) and outdated and not coming and not _failed(view):
         # no other host can take over: replace in place, one at a time; a failure halts it, for the new release may be
         # what is bad, and then each host that still serves is needed
@@ -128,18 +162,16 @@ def out_of_sight(view: PoolView) -> tuple[int, int]:
 
 
 def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
-    candidates = [
-        h
-        for h in view.idle(HostState.OFF, HostState.FAILED)
-        if not view.record(h).cordoned and view.record(h).retry_at <= now
-    ]
-    # a host that never failed first, then the cheapest; fleet.yaml's order breaks ties
-    candidates.sort(key=lambda h: (view.record(h).failures, h.price_per_hour or 0.0))
     if mass_loss(view):
         missing = min(missing, 1 if view.count(STARTING_UP) == 0 else 0)
+    chosen: list[HostSpec] = []
+    if missing > 0:
+        steady = [h for h in view.hosts if not h.spot and view.record(h).state in SERVES_SOON]
+        lacks = view.floor - len(steady)
+        ranked = to_start(view.startable(now), view.records, view.market, lacks, view.hurry)
+        chosen = ranked[:missing]
     # a start that was broken off, by a `down` that was taken back, is taken up again; it counts as coming already
-    chosen = view.idle(*STARTING_UP) + candidates[: max(0, missing)]
-    return [Step("start", h.name, view.name, view.reason) for h in chosen]
+    return [Step("start", h.name, view.name, view.reason) for h in (*view.idle(*STARTING_UP), *chosen)]
 
 
 def _failed(view: PoolView) -> bool:
@@ -147,10 +179,27 @@ def _failed(view: PoolView) -> bool:
     return any(r.state is HostState.FAILED and not r.cordoned for r in records)
 
 
-def _victims(view: PoolView, fresh: list[HostSpec]) -> list[HostSpec]:
-    """Whom to stop first: the idlest, then the dearest; protected hosts never."""
-    free = [h for h in fresh if not h.protect]
-    return sorted(free, key=lambda h: (view.in_flight.get(h.name, 0), -(h.price_per_hour or 0.0)))
+def _surplus(view: PoolView, fresh: list[HostSpec], now: float) -> list[Step]:
+    """Whom to stop of what is too many: hosts that another pool lacks, then by choice.py; protected ones never."""
+    surplus = len(fresh) - view.desired
+    if surplus <= 0:
+        return []
+    steady = sum(not h.spot for h in fresh)
+    ranked = to_stop(fresh, view.records, view.market, view.in_flight, steady, view.floor)
+    wanted = [h for h in ranked if h.name in view.sought]
+    # one that was borrowed a moment ago is kept for a while, and nobody goes in its place
+    kept = {h.name for h in wanted if now - view.record(h).since < view.keep_s}
+    given = [h for h in wanted if h.name not in kept]
+    others = [h for h in ranked if h.name not in view.sought]
+    chosen = [*given, *others][: max(0, surplus - len(kept))]
+    return [Step("stop", h.name, view.name, _farewell(view, h, len(fresh))) for h in chosen]
+
+
+def _farewell(view: PoolView, host: HostSpec, has: int) -> str:
+    lender = view.sought.get(host.name)
+    if lender is None:
+        return view.reason
+    return f"gave {host.name} back to {lender}: {view.name} needs {view.desired}, has {has}"
 
 
 def _bounded(view: PoolView, stops: list[Step]) -> list[Step]:

@@ -12,10 +12,11 @@ from fleet_controller.frontdoor import FrontDoor
 from fleet_controller.journal import Journal
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observer
-from fleet_controller.plan import Step, steps
+from fleet_controller.plan import Step
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
-from fleet_controller.view import pool_view
+from fleet_controller.tiers import fleet_steps
+from fleet_controller.view import pool_rank, pool_view
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def preview(spec: FleetSpec, journal: Journal, folder: StateFolder, goal: str = 
     door = FrontDoor(lambda: admin, folder.token("balancer"))
     with ThreadPoolExecutor(max_workers=spec.controller.parallel) as executor:
         observation = Observer(executor).look(site.targets(records), door, now)
-    pools, wanted = [], []
+    pools, ranks = [], []
     for pool in spec.pools:
         known = journal.pool(pool.name).desired
         low, high = pool.scaling.min_servers, pool.scaling.max_servers
@@ -60,5 +61,5 @@ def preview(spec: FleetSpec, journal: Journal, folder: StateFolder, goal: str = 
         view = pool_view(spec, pool, records, desired, release, reason, busy, observation)
         ready = view.count([HostState.READY])
         pools.append(PoolPlan(pool.name, desired, ready, view.count(STARTING_UP), reason))
-        wanted += [s for s in steps(view, goal, now) if s.kind != "inspect"]
-    return Plan(tuple(pools), tuple(wanted))
+        ranks.append(pool_rank(spec, pool, view, observation, decided=True))
+    return Plan(tuple(pools), tuple(s for s in fleet_steps(ranks, goal, now) if s.kind != "inspect"))

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fleet_controller.journal import Journal, Request
+from fleet_controller.journal import HostRecord, Journal, Request
 from fleet_controller.lifecycle import HostState
+from fleet_controller.placement import serves
 from fleet_controller.policies import PolicyState, set_desired
 from fleet_controller.spec import FleetSpec
 
@@ -117,14 +118,14 @@ def _scale(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) 
 def _drain(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
     host = _host(args, spec)
     journal.amend(host, cordoned=True)
-    journal.record(now, "cordon", "drained by the operator", _pool_name(spec, host), host)
+    journal.record(now, "cordon", "drained by the operator", _pool_name(spec, journal.host(host)), host)
     return f"{host} drains, stops, and stays off until `fleetctl uncordon {host}`"
 
 
 def _uncordon(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
     host = _host(args, spec)
     journal.amend(host, cordoned=False, retry_at=0.0, failures=0)
-    journal.record(now, "uncordon", "returned by the operator", _pool_name(spec, host), host)
+    journal.record(now, "uncordon", "returned by the operator", _pool_name(spec, journal.host(host)), host)
     return f"{host} may be started again"
 
 
@@ -169,8 +170,8 @@ def _host(args: dict[str, Any], spec: FleetSpec) -> str:
     return name
 
 
-def _pool_name(spec: FleetSpec, host: str) -> str | None:
-    pool = spec.pool_of(host)
+def _pool_name(spec: FleetSpec, record: HostRecord) -> str | None:
+    pool = serves(spec, record)
     return pool.name if pool else None
 
 

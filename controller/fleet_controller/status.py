@@ -10,6 +10,7 @@ from fleet_controller import diagnosis
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.observe import Observation
+from fleet_controller.placement import elsewhere, held, serves
 from fleet_controller.policies import Decision, PolicyState, cooldown_remaining_s
 from fleet_controller.policies.schedule import bounds
 from fleet_controller.records import HostRecord, PoolRecord
@@ -56,19 +57,25 @@ class Picture:
                 self._host(name, pool, in_flight.get(name, 0), now)
                 for pool in self.spec.pools
                 for name in pool.hosts
+                if name not in self.spec.shared or self._serves(name) is pool
             ],
         }
+
+    def _serves(self, name: str) -> PoolSpec | None:
+        return serves(self.spec, self.records.get(name) or HostRecord(name))
 
     def _pool(self, pool: PoolSpec, now: float) -> dict[str, Any]:
         tick = self.pools.get(pool.name) or PoolTick(PoolRecord(pool.name), None, {}, frozenset())
         traffic = self._traffic(pool.name)
         ready = [
             n
-            for n in pool.hosts
+            for n in held(self.spec, pool, self.records).hosts
             if n in self.records and self.records[n].state is HostState.READY and n not in tick.roomless
         ]
+        away = elsewhere(self.spec, pool, self.records)
         return {
             "name": pool.name,
+            "tier": pool.tier,
             "desired": tick.record.desired,
             "ready": len(ready),
             "min_servers": pool.scaling.min_servers,
@@ -79,7 +86,8 @@ class Picture:
             "in_flight": traffic[0],
             "queued": traffic[1],
             "last_decision": tick.record.last_decision,
-            "diagnosis": self._diagnosis(pool, tick, now),
+            "diagnosis": self._diagnosis(pool, tick, now, away),
+            "elsewhere": away,
             "cooldown_remaining_s": cooldown_remaining_s(
                 pool.scaling, PolicyState.model_validate(tick.record.policy_state), now
             ),
@@ -87,7 +95,7 @@ class Picture:
             "goal": self.goal,
         }
 
-    def _diagnosis(self, pool: PoolSpec, tick: PoolTick, now: float) -> list[str]:
+    def _diagnosis(self, pool: PoolSpec, tick: PoolTick, now: float, away: Mapping[str, str]) -> list[str]:
         last = tick.record.last_decision
         # a number that a person asked for comes without bounds
         known = None if last is None else {"bounds": bounds(pool.scaling, now), **last}
@@ -96,7 +104,7 @@ class Picture:
             pool.scaling,
             None if known is None else Decision.model_validate(known),
             tick.signal,
-            diagnosis.hosts(pool, self.records, tick.roomless, now),
+            diagnosis.hosts(pool, self.records, tick.roomless, now, away),
             now,
             paused=tick.record.paused,
             goal=self.goal,
@@ -124,6 +132,7 @@ class Picture:
         return {
             "name": name,
             "pool": pool.name,
+            "pools": [p.name for p in self.spec.pools_of(name)],
             "address": self.spec.host(name).address,
             "state": record.state.value,
             "since_s": max(0.0, now - record.since),

@@ -72,7 +72,7 @@ class Inspector:
         if not says_failed and (not overdue or self._serves(host)):
             return
         # half the fleet may look like this at once, and then it is likelier us than the hosts
-        if self._hands.allowance.take(site.pool(host).name):
+        if self._hands.allowance.take(site.pool(record).name):
             machine.stop(grace_s=0.0)
             why = report.status.error if report.status is not None else report.error
             verdict = "failed" if says_failed else "hangs"
@@ -104,6 +104,7 @@ class Inspector:
         """An agent of ours that the lost state store knew: it is taken over as it is. Plan replaces an outdated one."""
         if not agent.port:
             return  # it does not listen yet, and is found at the next look
+        pool = site.pool_that_runs(record.name, agent.release) or site.pool(record)
         self._hands.move(
             record.name,
             HostState.LOADING,
@@ -113,6 +114,7 @@ class Inspector:
             action_id=agent.action_id,
             agent_port=agent.port,
             release=agent.release,
+            pool=pool.name,
         )
         report = self._hands.report(record.name, site)
         ready = report.status is not None and report.status.state == "ready"

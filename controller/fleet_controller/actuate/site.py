@@ -26,10 +26,16 @@ class Site:
     releases: Mapping[str, Release]
     folder: StateFolder
 
-    def pool(self, host: str) -> PoolSpec:
-        pool = self.spec.pool_of(host)
-        assert pool is not None, f"{host} is in no pool"
+    def pool(self, record: HostRecord) -> PoolSpec:
+        """The pool for which the host was started last."""
+        pool = self.spec.pool_of(record.name, record.pool)
+        assert pool is not None, f"{record.name} is in no pool"
         return pool
+
+    def pool_that_runs(self, host: str, release: str) -> PoolSpec | None:
+        """Which of the host's pools `release` belongs to; None: none of them."""
+        pools = self.spec.pools_of(host)
+        return next((pool for pool in pools if self.releases[pool.name].key == release), None)
 
     def token(self, host: str) -> str:
         return self.folder.token(f"host-{host}")

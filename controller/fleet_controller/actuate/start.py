@@ -52,7 +52,7 @@ def _boot(machine: Machine, site: Site, hands: Hands) -> Probe:
 
 def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: Site, hands: Hands) -> None:
     """Have one agent of the wanted release run there: the one that does already, or a new one."""
-    pool = site.pool(action.host)
+    pool = site.pool(hands.record(action.host))
     release = site.releases[pool.name]
     hands.move(action.host, HostState.INSTALLING, action.reason)
     ours = found is not None and found.action_id == action.id

@@ -17,9 +17,8 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
     left = _await_drained(action.host, patience_s, hands)
     if left:
         text = f"{left} requests were still in flight after {patience_s:.0f} s and are cut off"
-        hands.journal.record(
-            hands.clock.now(), "drain_timeout", text, site.pool(action.host).name, action.host
-        )
+        pool = site.pool(hands.record(action.host))
+        hands.journal.record(hands.clock.now(), "drain_timeout", text, pool.name, action.host)
     hands.move(action.host, HostState.STOPPING, action.reason)
     powered = machine.powered()
     if powered is not False:  # one that is off runs nothing, and nobody would answer there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 from fleet_controller.spec.address import Endpoint
@@ -33,6 +33,7 @@ def check(draft: Draft, found: Findings, folder: Path) -> None:
         at = (*pool.steps, "scaling")
         check_scaling(pool.spec.scaling, at, found)
         _scaling_hosts(pool, at, draft, found)
+    _floors_together(draft, found)
     _listeners(draft, found)
     _balancer_files(draft, found, folder)
     _engine(draft, found)
@@ -274,30 +275,21 @@ def _defined(file: Path) -> dict[str, bool] | None:
 def _pool_hosts(draft: Draft, found: Findings) -> None:
     names = list(dict.fromkeys(name for entry in draft.entries for name in entry.names if name != "?"))
     known = set(names)
-    pool_of: dict[str, str] = {}
+    used: set[str] = set()
     for pool in draft.pools:
         at = (*pool.steps, "hosts")
         members: dict[str, None] = {}
         for number, pattern in enumerate(pool.spec.hosts):
             members |= dict.fromkeys(_members(pattern, names, known, (*at, number), draft, found))
-        twice: dict[str, list[str]] = defaultdict(list)
-        for name in members:
-            if (other := pool_of.setdefault(name, pool.spec.name)) != pool.spec.name:
-                twice[other].append(name)
-        for other, both in twice.items():
-            found.add(
-                at,
-                f'{quoted(both)} {"is" if len(both) == 1 else "are"} in pool "{other}" already; '
-                "a host serves one pool (one pool may serve several models)",
-            )
         pool.hosts = tuple(members)
+        used |= members.keys()
     if not draft.complete_pools or any(found.broken_within((*pool.steps, "hosts")) for pool in draft.pools):
         return
     helpers = {h.power.via for e in draft.entries for h in e.hosts} | {
         h.ssh.jump for e in draft.entries for h in e.hosts
     }
     for entry in draft.entries:
-        idle = [name for name in entry.names if name not in pool_of and name not in helpers and name != "?"]
+        idle = [name for name in entry.names if name not in used and name not in helpers and name != "?"]
         if idle:
             one = len(idle) == 1
             found.add(
@@ -366,7 +358,6 @@ def check_scaling(scaling: ScalingSpec, at: Steps, found: Findings) -> None:
             f'needs "min_servers: 0", but min_servers is {scaling.min_servers}; change one of them',
             needs=[low, (*at, "idle")],
         )
-    check_schedules(scaling, at, found)
     for number, schedule in enumerate(scaling.schedules):
         ceiling = scaling.max_servers if schedule.max_servers is None else schedule.max_servers
         if schedule.min_servers is not None and schedule.min_servers > ceiling >= scaling.min_servers:
@@ -375,6 +366,7 @@ def check_scaling(scaling: ScalingSpec, at: Steps, found: Findings) -> None:
                 f"{schedule.min_servers} is more than max_servers, which is {ceiling} then; raise max_servers",
                 needs=[high, (*at, "schedules")],
             )
+    check_schedules(scaling, at, found)
 
 
 def _scaling_hosts(pool: PoolDraft, at: Steps, draft: Draft, found: Findings) -> None:
@@ -392,6 +384,28 @@ def _scaling_hosts(pool: PoolDraft, at: Steps, draft: Draft, found: Findings) ->
             if wanted is not None and wanted > have:
                 place = (*at, "schedules", number, key)
                 found.add(place, f"{wanted} servers, but {hosts}; add hosts or lower it", needs=[place])
+
+
+def _floors_together(draft: Draft, found: Findings) -> None:
+    """Pools that share hosts must find enough of them for all their floors."""
+    if not draft.complete_hosts or not draft.complete_pools:
+        return
+    left = [p for p in draft.pools if p.hosts and not found.broken_within((*p.steps, "hosts"))]
+    while left:
+        group, hosts = [left.pop(0)], set[str]()
+        for pool in group:  # it grows meanwhile
+            hosts |= set(pool.hosts)
+            group += [other for other in left if not hosts.isdisjoint(other.hosts)]
+            left = [other for other in left if other not in group]
+        floor = sum(pool.spec.scaling.min_servers for pool in group)
+        if len(group) > 1 and floor > len(hosts):
+            places = [(*pool.steps, "scaling", "min_servers") for pool in group]
+            found.add(
+                places[-1],
+                f"pools {quoted([pool.spec.name for pool in group])} share their hosts and need {floor} servers at "
+                f"least, but have {len(hosts)} host{'s' if len(hosts) != 1 else ''} together; add hosts or lower it",
+                needs=places,
+            )
 
 
 def _listeners(draft: Draft, found: Findings) -> None:

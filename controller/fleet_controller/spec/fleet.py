@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -23,6 +23,10 @@ from fleet_wire.balancer import Routing
 
 # Of names that a message lists.
 MOST = 8
+
+# From the first that gets hosts to the last.
+TIERS = ("interactive", "batch")
+Tier = Literal["interactive", "batch"]
 
 
 class UnknownName(KeyError):
@@ -55,7 +59,14 @@ class PoolSpec(Part):
 
     name: Name = Field(description="Name of the pool.")
     hosts: tuple[Text, ...] = Field(
-        min_length=1, description='Hosts by name, glob ("gpu-*") or range ("gpu-[01:16]").'
+        min_length=1,
+        description='Hosts by name, glob ("gpu-*") or range ("gpu-[01:16]"). A host may be in several pools; '
+        "it serves one at a time.",
+    )
+    tier: Tier = Field(
+        default="interactive",
+        description="Who goes first where pools share hosts: an interactive pool that lacks servers borrows from a "
+        "batch pool, down to its min_servers.",
     )
     models: tuple[Text, ...] = Field(min_length=1, description="Models that every host of the pool serves.")
     routing: Routing | None = Field(default=None, description="How a host is picked; none: balancer.routing.")
@@ -76,6 +87,9 @@ class ControllerSpec(Part):
     unreachable_after: PositiveDuration = Field(
         default=30.0, description="How long a host may be silent before it counts as unreachable."
     )
+    price_per_kwh: float | None = Field(
+        default=None, ge=0, description="What a kilowatt-hour costs; with a host's watts it adds to its price."
+    )
 
 
 class FleetFile(Part):
@@ -86,6 +100,10 @@ class FleetFile(Part):
     hosts: tuple[HostSpec, ...] = Field(min_length=1, description="The inventory: machines that may run.")
     models: tuple[ModelSpec, ...] = Field(min_length=1, description="The models.")
     pools: tuple[PoolSpec, ...] = Field(min_length=1, description="Which hosts serve which models.")
+    holidays: Days = Field(
+        default=(),
+        description="Days that the pools' schedules call holidays: 2026-12-25, or 12-25 for every year.",
+    )
     balancer: BalancerSpec = Field(default=BalancerSpec(), description="The front door.")
     controller: ControllerSpec = Field(default=ControllerSpec(), description="The control loop.")
 
@@ -100,10 +118,6 @@ class FleetSpec(Part):
     balancer: BalancerSpec = BalancerSpec()
     controller: ControllerSpec = ControllerSpec()
     source: Path
-    holidays: Days = Field(
-        default=(),
-        description="Days that the pools' schedules call holidays: 2026-12-25, or 12-25 for every year.",
-    )
 
     def host(self, name: str) -> HostSpec:
         """Raises UnknownName."""
@@ -126,14 +140,29 @@ class FleetSpec(Part):
         except KeyError:
             raise UnknownName("pool", name, self._pools, self.source) from None
 
-    def pool_of(self, host: str) -> PoolSpec | None:
-        """The pool that `host` serves; None for a host in none (a jump host, a hypervisor)."""
-        return self._pool_of.get(host)
+    def pool_of(self, host: str, recorded: str | None = None) -> PoolSpec | None:
+        """The pool that `host` serves; None for a host in none (a jump host, a hypervisor).
+
+        One that may serve several serves the `recorded` one, or else the first of them in fleet.yaml.
+        """
+        pools = self._pools_of.get(host, ())
+        if recorded is not None and len(pools) > 1:
+            return next((pool for pool in pools if pool.name == recorded), pools[0])
+        return pools[0] if pools else None
+
+    def pools_of(self, host: str) -> tuple[PoolSpec, ...]:
+        """The pools that `host` may serve, in the order of fleet.yaml."""
+        return self._pools_of.get(host, ())
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Hosts that may serve several pools."""
+        return frozenset(host for host, pools in self._pools_of.items() if len(pools) > 1)
 
     def __copy__(self) -> Self:
         # model_copy(update=...) must not take the indexes of what it replaces along.
         copied = super().__copy__()
-        for index in ("_hosts", "_models", "_pools", "_pool_of"):
+        for index in ("_hosts", "_models", "_pools", "_pools_of", "shared"):
             copied.__dict__.pop(index, None)
         return copied
 
@@ -150,5 +179,9 @@ class FleetSpec(Part):
         return {pool.name: pool for pool in self.pools}
 
     @cached_property
-    def _pool_of(self) -> dict[str, PoolSpec]:
-        return {host: pool for pool in self.pools for host in pool.hosts}
+    def _pools_of(self) -> dict[str, tuple[PoolSpec, ...]]:
+        found: dict[str, tuple[PoolSpec, ...]] = {}
+        for pool in self.pools:
+            for host in pool.hosts:
+                found[host] = (*found.get(host, ()), pool)
+        return found

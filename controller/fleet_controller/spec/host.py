@@ -226,6 +226,15 @@ class HostSpec(Part):
         alias="device_memory",
         description="Device memory that may be used, as 8GiB; none: all that the device has.",
     )
+    watts: float | None = Field(
+        default=None, ge=0, description="What it draws while it serves; see controller.price_per_kwh."
+    )
+    speed: float | None = Field(
+        default=None, gt=0, description="How fast it is, 2 being twice as fast as 1; none: it is learned."
+    )
+    spot: bool = Field(
+        default=False, description="May be taken away at any time: for servers above min_servers."
+    )
     protect: bool = Field(default=False, description="Never chosen when servers are removed.")
     ssh: SshSpec = Field(default=SshSpec(), description="How the host is reached.")
     power: PowerSpec = Field(default=PowerSpec(), description="How the host is switched on and off.")

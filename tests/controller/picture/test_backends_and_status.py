@@ -247,6 +247,7 @@ def test_before_the_first_look_everything_is_there_and_nothing_is_claimed(spec: 
         "name": "", "desired": None, "ready": 0, "min_servers": 1, "max_servers": 2,
         "latency_ms": {"p50": None, "p95": None, "p99": None}, "rps": None, "utilization": None, "in_flight": 0,
         "queued": 0, "last_decision": None, "diagnosis": [], "cooldown_remaining_s": 0.0, "paused": False, "goal": "",
+        "tier": "interactive", "elsewhere": {},
     }  # fmt: skip
     assert [h["state"] for h in picture["hosts"]] == ["off"] * 4
     assert not picture["balancer"]["running"]
