@@ -31,6 +31,8 @@ def caught_up(state: PolicyState, now: float) -> PolicyState:
             "last_up_at": _moved(state.last_up_at, by),
             "last_down_at": _moved(state.last_down_at, by),
             "idle_since": _moved(state.idle_since, by),
+            "panic_at": _moved(state.panic_at, by),
+            "moves": tuple((at + by, n) for at, n in state.moves),
             "held": {key: at + by for key, at in state.held.items()},
             "highs": tuple((at + by, n) for at, n in state.highs),
             "lows": tuple((at + by, n) for at, n in state.lows),

@@ -18,6 +18,8 @@ from fleet_controller.policies import (
     calm,
     idle,
     latency,
+    pace,
+    panic,
     predictive,
     profile,
     queue,
@@ -43,13 +45,14 @@ STALE_AFTER_S = 30.0
 @dataclass(frozen=True)
 class _Choice:
     """What came out on top, before anything holds it back. `at_once`: neither cooldown nor stabilization
-    applies.
+    applies. `panic`: a surge is on.
     """
 
     wanted: int
     reason: str
     winner: str | None
     at_once: bool = False
+    panic: bool = False
 
 
 def decide(
@@ -104,6 +107,8 @@ def decide(
             "last_at": now,
             "last_up_at": now if moved and desired > current else state.last_up_at,
             "last_down_at": now if moved and desired < current else state.last_down_at,
+            "moves": pace.noted(spec.limits, state.moves, desired - current if moved else 0, now),
+            "panic_at": now if choice.panic else state.panic_at,
             "held": timers.kept if fresh else state.held,
             "highs": highs,
             "lows": lows,
@@ -136,6 +141,7 @@ def set_desired(state: PolicyState, count: int, now: float, reason: str = "") ->
             "highs": ((now, count),),
             "lows": ((now, count),),
             "idle_since": None,
+            "moves": (),
         }
     )
 
@@ -191,13 +197,15 @@ def _recommendations(
     idle_at: float | None,
 ) -> tuple[Recommendation, ...]:
     found: list[Recommendation] = []
+    if not foresees(spec) and (surge := panic.recommend(spec, look.signal)) is not None:
+        found.append(surge)
     can = predictive.capacity(spec, memory.profile, look.signal) if foresees(spec) else None
     if spec.latency is not None:
         found.append(latency.recommend(spec.latency, look, can))
     if spec.target_utilization is not None:
-        found.append(utilization.recommend(spec.target_utilization, look))
+        found.append(utilization.recommend(spec.target_utilization, look, spec.tolerance))
     if spec.queue is not None:
-        found.append(queue.recommend(spec.queue, look))
+        found.append(queue.recommend(spec.queue, look, spec.tolerance))
     found.extend(steps.recommend(spec.steps, look))
     if foresees(spec):
         ahead = predictive.recommend(memory.arrivals, can, memory.budget, look)
@@ -247,7 +255,10 @@ def _choice(
         return _Choice(current, f"no policy asks for a change, stays at {current}", None)
     wanted, best = max(opinions, key=lambda opinion: opinion[0])
     woken = current == 0 and wanted > 0
-    return _Choice(wanted, best.reason, best.policy, at_once=woken or not has_policies(spec))
+    surge = next((r for r in recommendations if r.policy == "panic"), None)
+    reason = best.reason if surge is None or surge is best else f"{best.reason}; {surge.reason}"
+    at_once = woken or not has_policies(spec)
+    return _Choice(wanted, reason, best.policy, at_once=at_once, panic=surge is not None)
 
 
 def _held_back(
@@ -285,17 +296,26 @@ def _held_back(
     if goal < here and steady > goal:
         left = max(at for at, n in highs if n > choice.wanted) + calm.down_window(spec) - now
         blocked.append(f"stabilization scale_down: {span(left)} left")
-    if goal > here and steady < goal:
+    if goal > here and steady < goal and not choice.panic:
         left = max(at for at, n in lows if n < choice.wanted) + spec.stabilization.scale_up - now
         blocked.append(f"stabilization scale_up: {span(left)} left")
     urgent = choice.winner == "predictive"  # it counts what is on its way: nothing is answered twice
+    if choice.panic:
+        steady, urgent = max(steady, goal), True
     if goal > here and not urgent and (left := calm.up_left(spec, state, now)) > 0:
         blocked.append(f"cooldown scale_up: {span(left)} left")
         return here, tuple(blocked)
     if goal < here and (left := calm.down_left(spec, state, now)) > 0:
         blocked.append(f"cooldown scale_down: {span(left)} left")
         return here, tuple(blocked)
-    return steady, tuple(blocked)
+    if goal < here and (left := panic.left_s(spec, now if choice.panic else state.panic_at, now)) > 0:
+        blocked.append(f"panic: {span(left)} left")
+        return here, tuple(blocked)
+    allowed = pace.pace(spec.limits, state.moves, current, now)
+    paced = limits.clip(min(max(steady, allowed.least), allowed.most))
+    if paced != steady:
+        blocked.append(allowed.slow_up if paced < steady else allowed.slow_down)
+    return paced, tuple(blocked)
 
 
 def _said(
@@ -314,7 +334,9 @@ def _said(
         return f"{limits.high_source} allows {servers(limits.high)}", _short(limits.high_source)
     if desired != current:
         at_limit = f", {blocked[0]}" if blocked and blocked[0].startswith(_short(limits.high_source)) else ""
-        return f"{choice.reason}{at_limit if desired == limits.high < choice.wanted else ''}", choice.winner
+        at_limit = at_limit if desired == limits.high < choice.wanted else ""
+        slowed = next((f", {block}" for block in blocked if block.startswith("limits ")), "")
+        return f"{choice.reason}{at_limit or slowed}", choice.winner
     if choice.wanted != current:
         return f"{choice.reason}; stays at {current}: {', '.join(blocked)}", choice.winner
     if first:

@@ -70,7 +70,8 @@ class PolicyState(BaseModel):
 
     Times are Unix seconds. `operator` is the number that a person asked for, `held` since when a condition
     holds. `highs` and `lows` are the recommendations that can still be a maximum or a minimum of a
-    stabilization window. `arrivals` is what came in, `profile` what a server can carry, `budget` what was late.
+    stabilization window, `moves` the changes that a limit still counts, `panic_at` when a surge was last seen.
+    `arrivals` is what came in, `profile` what a server can carry, `budget` what was late.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -81,6 +82,8 @@ class PolicyState(BaseModel):
     last_at: float | None = None
     last_up_at: float | None = None
     last_down_at: float | None = None
+    moves: tuple[tuple[float, int], ...] = ()
+    panic_at: float | None = None
     held: dict[str, float] = {}
     highs: tuple[tuple[float, int], ...] = ()
     lows: tuple[tuple[float, int], ...] = ()

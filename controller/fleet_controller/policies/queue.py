@@ -20,7 +20,7 @@ LOWER_SHARE = 0.5
 LOWER_UTILIZATION = 0.75
 
 
-def recommend(target: QueueTarget, look: Look) -> Recommendation:
+def recommend(target: QueueTarget, look: Look, tolerance: float = TOLERANCE) -> Recommendation:
     signal, current = look.signal, look.current
     if signal.queued is None:
         look.timers.keep("queue over")
@@ -29,7 +29,7 @@ def recommend(target: QueueTarget, look: Look) -> Recommendation:
     each = signal.queued / ready
     per_server = f"{number(each)} requests wait per server"
     limit = number(target.target_per_server)
-    high = each > target.target_per_server * (1 + TOLERANCE)
+    high = each > target.target_per_server * (1 + tolerance)
     over = look.timers.held("queue over", high)
     if high:
         needed = math.ceil(min(signal.queued / target.target_per_server, MAX_RAISE * ready))

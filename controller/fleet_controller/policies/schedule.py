@@ -70,8 +70,20 @@ def _cron_fired(cron: str, zone: tzinfo, now: float) -> float | None:
     start = moment_ + (timedelta(seconds=1) if repeats else _SET_BACK)
     for fired in CronSim(cron, start.astimezone(zone), reverse=True):
         if fired.timestamp() <= now:
-            return fired.timestamp()
+            return _caught_up(cron, fired, now) if repeats else fired.timestamp()
     return None
+
+
+def _caught_up(cron: str, fired: datetime, now: float) -> float:
+    """The last time up to `now`, from `fired` on: cronsim's way back steps over the second of two evenings' ends,
+    where the clocks are set back at midnight (America/Santiago).
+    """
+    last = fired.timestamp()
+    for later in CronSim(cron, fired):
+        if later.timestamp() > now:
+            break
+        last = later.timestamp()
+    return last
 
 
 def _latest(days: frozenset[str], day: date | None) -> date | None:

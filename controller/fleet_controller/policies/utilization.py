@@ -16,7 +16,7 @@ TOLERANCE = 0.1
 MAX_RATIO = 1000.0  # utilization 1 against a target of 0.001
 
 
-def recommend(target: float, look: Look) -> Recommendation:
+def recommend(target: float, look: Look, tolerance: float = TOLERANCE) -> Recommendation:
     signal, current = look.signal, look.current
     used = signal.utilization
     if used is None or not signal.ready:
@@ -26,15 +26,15 @@ def recommend(target: float, look: Look) -> Recommendation:
         return _say(current, f"no utilization to go by, stays at {current}")
     ratio = used / target
     needed = max(1, math.ceil(signal.ready * min(ratio, MAX_RATIO) - 1e-9))
-    over = look.timers.held("utilization over", ratio > 1 + TOLERANCE)
-    under = look.timers.held("utilization under", ratio < 1 - TOLERANCE)
-    if ratio > 1 + TOLERANCE:
+    over = look.timers.held("utilization over", ratio > 1 + tolerance)
+    under = look.timers.held("utilization under", ratio < 1 - tolerance)
+    if ratio > 1 + tolerance:
         breach = f"utilization {number(used)} over {number(target)}{lasting(over)}"
         if needed <= current:
             coming = current - signal.ready
             return _say(current, f"{breach}, {servers(coming)} still to come" if coming > 0 else breach)
         return _say(needed, breach)
-    if ratio < 1 - TOLERANCE:
+    if ratio < 1 - tolerance:
         calm = f"utilization {number(used)} under {number(target)}{lasting(under)}"
         return _say(needed, f"{calm}, {enough(needed)}") if needed < current else _say(current, calm)
     return _say(current, f"utilization {number(used)} is at its target {number(target)}")

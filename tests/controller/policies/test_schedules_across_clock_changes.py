@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet_controller.policies import PolicyState, ScalingSpec, Signal, decide
@@ -242,7 +242,16 @@ def nights(draw: st.DrawFn) -> tuple[str, float, dict[str, Any], set[int] | None
 
 
 @settings(max_examples=100, deadline=None)
-@given(nights(), st.integers(0, 3 * 1440))
+@given(nights(), st.integers(0, 3 * 1440 - 1))
+@example(
+    (
+        "America/Santiago",
+        1775232000.0,
+        {"on": [], "except": [], "cron": "0 * * * 1,2,3,4,5,6"},
+        {1, 2, 3, 4, 5, 6},
+    ),
+    2160,
+)
 def test_it_starts_when_a_clock_on_the_wall_says_so(
     night: tuple[str, float, dict[str, Any], set[int] | None], minutes: int
 ) -> None:
