@@ -21,14 +21,14 @@ from fleet_controller.journal import Journal
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import HostReport, Observation
-from fleet_controller.plan import steps
 from fleet_controller.policies import PolicyState, decide
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.samples import host_samples
 from fleet_controller.spec import FleetSpec, load
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
-from fleet_controller.view import pool_view, roomless
+from fleet_controller.tiers import fleet_steps
+from fleet_controller.view import pool_rank, pool_view, roomless
 from fleet_controller.window import Learned, PoolSample, Window
 from fleet_wire.agent import AgentStatus
 from fleet_wire.histogram import LatencyHistogram
@@ -114,7 +114,7 @@ def measure(spec: FleetSpec, ticks: int, journal: Journal) -> dict[str, list[flo
         view = pool_view(
             spec, pool, records, decision.desired, "r", decision.reason, frozenset(), observation
         )
-        steps(view, "up", now)
+        fleet_steps([pool_rank(spec, pool, view, observation, decided=True)], "up", now)
         mark("view and plan")
         backends(spec, records, lambda record: f"127.0.0.1:{record.agent_port}", lambda name: "token")
         mark("backends")

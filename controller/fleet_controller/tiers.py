@@ -151,11 +151,11 @@ def _loans(rank: Rank, lacks: int, ranks: Sequence[Rank], done: _Round) -> list[
     troubled = [h for h in view.hosts if (r := view.record(h)).failures and r.state is not HostState.READY]
     if any(not _alone(h, lower) for h in troubled):
         return []
+    has = view.desired - lacks
     soon = [name for name in _leaving(rank, ranks) if name not in done.awaited][:lacks]
     done.awaited |= set(soon)
     lacks -= len(soon)
     loans: list[Step] = []
-    has = len(view.serving()) + view.count(STARTING_UP)
     for lender in sorted(lower, key=lambda r: -r.tier):
         for host in _lendable(lender, rank)[: max(0, lacks - len(loans))]:
             text = f"borrowed {host.name} from {lender.name}: {view.name} needs {view.desired}, has {has}"

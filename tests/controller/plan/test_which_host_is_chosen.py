@@ -53,7 +53,7 @@ STARTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], str]] = 
     ("then the one that is ready first", {"a": {}, "b": {}}, {"a": SLOW, "b": FAST}, {}, "ba"),
     ("in a hurry that first", {"a": price(1.0), "b": price(9.0)}, {"a": SLOW, "b": FAST}, {"hurry": True}, "ba"),
     ("without a hurry not", {"a": price(1.0), "b": price(9.0)}, {"a": SLOW, "b": FAST}, {}, "ab"),
-    ("in a hurry a few seconds are none", {"a": price(9.0), "b": price(1.0)}, {"a": FAST, "b": {"startup_s": 32.0}}, {"hurry": True}, "ba"),
+    ("not for seconds", {"a": price(9.0), "b": {}}, {"a": FAST, "b": {"startup_s": 32.0}}, {"hurry": True}, "ba"),
     ("one that failed comes last", {"a": price(1.0), "b": price(9.0)}, {"a": {"failures": 1}}, {"hurry": True}, "ba"),
     ("spot hosts first above the floor", {"a": {}, "b": {"spot": True}, "c": {}}, {}, {}, "bac"),
     ("spot hosts last under it", {"a": price(9.0), "b": SPOT, "c": price(8.0)}, {}, {"floor_lacks": 2}, "cab"),
