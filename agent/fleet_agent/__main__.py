@@ -26,6 +26,7 @@ import uvloop
 from pydantic import ValidationError
 
 from fleet_agent.engine import Engine
+from fleet_agent.hot import protocol_for
 from fleet_agent.server import Front
 from fleet_wire.agent import AgentConfig, ModelConfig, RunFile
 
@@ -75,7 +76,7 @@ async def _serve(config: AgentConfig, token: str | None, listener: socket.socket
     server = _Server(
         uvicorn.Config(
             front,
-            http="httptools",
+            http=protocol_for(front),
             ws="none",
             lifespan="off",
             log_config=None,

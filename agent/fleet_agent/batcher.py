@@ -1,25 +1,40 @@
 """Decides which waiting items go to the device together. PURE: no I/O, no clock; `now` is an argument (seconds).
 
-A batch is formed from what waits, in order of arrival, as soon as the device asks for one; nobody waits for
-company unless `max_queue_delay_s` says so. A request with more items than there is room for is cut and its parts
-are joined again: being cut never delays it, since its last items would have gone in the later batch anyway.
-Expired and cancelled requests are forgotten before a batch is formed, so that nobody computes them.
+A batch is formed from what waits as soon as the device asks for one: higher priority first, then in order of arrival,
+with one place in ten for who waits longest. Nobody waits for company unless `max_queue_delay_s` says so, or the device
+has just answered a batch: those clients are about to ask again, and a batch formed without them would be half of what
+it could be (`_LINGER`). A request with more items than there is room for is cut and its parts are joined again: being
+cut never delays it, since its last items would have gone in the later batch anyway.
+
+Where the duration of batches is known, a request is refused at once if the queue needs longer than it has, a batch is
+kept as small as the deadlines in it ask for, and what can't make its deadline any more is never computed. Expired and
+cancelled requests are forgotten before a batch is formed.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fleet_wire.refusal import Refusal
 
 T = TypeVar("T")
 
+PRIORITIES = range(10)
+
 # How much one batch counts in the running mean of batch durations.
 _MEMORY = 0.2
+# Share of a full batch's time that a batch after another one waits for those who were just answered. Measured on a
+# transformer with 32 clients: without, two half-full batches take turns at 0.8 of the throughput.
+_LINGER = 0.15
+_LINGER_LEAST_S = 0.001  # a timer can't be set finer, and a model that fast gains nothing
+# Every tenth place in a batch goes to the request that waits longest, whatever its priority.
+_EVERY = 10
+# Seconds without a batch after which predictions are not believed: one request may find out how it is now.
+_BELIEVED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +52,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the device computes in one go. Its parts are in the order of the requests' arrival."""
+    """What the device computes in one go. Its parts are in the order in which the requests were chosen."""
 
     id: int
     parts: tuple[Part, ...]
     formed_at: float
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class Finished(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What `take` decided: the batch to run now, if any, and the requests whose deadline passed while they waited."""
+    """What `take` decided: the batch to run now, if any, and the requests that can't make their deadline any more."""
 
     batch: Batch | None
     expired: tuple[int, ...] = ()
@@ -69,30 +81,49 @@ class _Request(Generic[T]):
     count: int
     arrived: float
     deadline: float | None
+    priority: int
     sent: int = 0
-    results: dict[int, T] = field(default_factory=dict)  # by the first item's number
+    results: dict[int, T] | None = None  # by the first item's number, once it is cut
     returned: int = 0
+
+
+def _unknown(size: int) -> float | None:
+    return None
 
 
 class Batcher(Generic[T]):
     """The queue of one model. Sizes count items (instances), `max_queue_size` counts requests."""
 
     def __init__(
-        self, max_batch_size: int, max_queue_delay_s: float = 0.0, max_queue_size: int = 1024
+        self,
+        max_batch_size: int,
+        max_queue_delay_s: float = 0.0,
+        max_queue_size: int = 1024,
+        seconds: Callable[[int], float | None] = _unknown,
     ) -> None:
-        """Raises ValueError for sizes under 1 or a negative delay."""
+        """`seconds(size)`: how long a batch of that size takes, None where that isn't known.
+
+        Raises ValueError for sizes under 1 or a negative delay.
+        """
         if max_batch_size < 1 or max_queue_size < 1 or max_queue_delay_s < 0:
             raise ValueError("max_batch_size and max_queue_size are at least 1, max_queue_delay_s at least 0")
         self.max_batch_size = max_batch_size
         self.max_queue_delay_s = max_queue_delay_s
         self.max_queue_size = max_queue_size
+        self._seconds = seconds
         self._live: dict[int, _Request[T]] = {}
-        # An OrderedDict, since a dict finds its first key slowly once many before it have been deleted.
-        self._waiting: OrderedDict[int, _Request[T]] = OrderedDict()
+        # By priority, highest first. OrderedDicts, since a dict finds its first key slowly once many before it have
+        # been deleted. A class stays once it was used: there are ten at most.
+        self._queues: dict[int, OrderedDict[int, _Request[T]]] = {}
         self._deadlines: list[tuple[float, int]] = []
+        self._waiting = 0
         self._waiting_items = 0
+        self._cut = 0  # waiting requests of which something has gone already
+        self._picked = 0
         self._batches = 0
         self._batch_s: float | None = None
+        self._finished_at = float("-inf")
+        self._linger_until = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Batcher {self.queued} queued, {self.in_flight} in flight, {self._waiting_items} items wait>"
@@ -100,36 +131,68 @@ class Batcher(Generic[T]):
     @property
     def queued(self) -> int:
         """Requests of which nothing has gone to the device yet."""
-        return len(self._waiting) - self._head_is_cut()
+        return self._waiting - self._cut
 
     @property
     def in_flight(self) -> int:
         """Requests of which something has gone to the device."""
-        return len(self._live) - self.queued
+        return len(self._live) - self._waiting + self._cut
 
     @property
     def waiting_items(self) -> int:
         return self._waiting_items
 
-    def add(self, request: int, count: int, now: float, deadline: float | None = None) -> None:
+    def add(
+        self,
+        request: int,
+        count: int,
+        now: float,
+        deadline: float | None = None,
+        priority: int = 0,
+        busy_s: float = 0.0,
+    ) -> None:
         """Queue `count` items under the caller's number `request`, to be answered before `deadline`.
 
-        Raises Refusal `overloaded` (with the time the queue needs) or `deadline_exceeded`; ValueError for a number
-        in use or an empty request.
+        `priority`: one of PRIORITIES, higher is served first. `busy_s`: until a device is free for this queue.
+        Raises Refusal `overloaded` (the queue is full, with the time it needs), `unavailable` (it can't be answered in
+        time, with when to come back) or `deadline_exceeded`; ValueError for a number in use or an empty request.
         """
         if count < 1 or request in self._live:
             raise ValueError(f"request {request} is empty or already known")
-        if deadline is not None and deadline <= now:
-            raise Refusal("deadline_exceeded", "the deadline had passed before the request was queued")
-        if self.queued >= self.max_queue_size:
+        if self._waiting - self._cut >= self.max_queue_size:
             message = f"{self.queued} requests wait already (max_queue_size {self.max_queue_size})"
             raise Refusal("overloaded", message, self.expected_wait_s())
-        entry: _Request[T] = _Request(count, now, deadline)
-        self._live[request] = entry
-        self._waiting[request] = entry
-        self._waiting_items += count
         if deadline is not None:
+            self._check_deadline(count, now, deadline, priority, busy_s)
             heapq.heappush(self._deadlines, (deadline, request))
+        entry: _Request[T] = _Request(count, now, deadline, priority)
+        self._live[request] = entry
+        queue = self._queues.get(priority)
+        if queue is None:
+            queue = self._queues[priority] = OrderedDict()
+            self._queues = dict(sorted(self._queues.items(), reverse=True))
+        queue[request] = entry
+        self._waiting += 1
+        self._waiting_items += count
+
+    def predicted_s(self, count: int, now: float, priority: int = 0, busy_s: float = 0.0) -> float | None:
+        """Seconds until `count` items queued now would be answered; None where that can't be known."""
+        if now - self._finished_at > _BELIEVED_S:
+            return None
+        full = self._seconds(self.max_batch_size)
+        if full is None:
+            return None
+        ahead = self._waiting_items
+        if len(self._queues) > 1:
+            ahead = sum(
+                entry.count - entry.sent
+                for number, queue in self._queues.items()
+                if number >= priority
+                for entry in queue.values()
+            )
+        batches, rest = divmod(ahead + count, self.max_batch_size)
+        last = (self._seconds(rest) or 0.0) if rest else 0.0
+        return busy_s + batches * full + last
 
     def expected_wait_s(self) -> float:
         """How long what waits now will keep the device busy, by the recent batches' duration; at least 1 s."""
@@ -141,36 +204,50 @@ class Batcher(Generic[T]):
         entry = self._live.pop(request, None)
         if entry is None:
             return False
-        if self._waiting.pop(request, None) is not None:
+        if entry.sent < entry.count:
+            del self._queues[entry.priority][request]
+            self._waiting -= 1
+            self._cut -= entry.sent > 0
             self._waiting_items -= entry.count - entry.sent
         return True
 
     def wake_at(self) -> float | None:
         """When `take` may have something for a free device, or something to expire; None: not before an `add`."""
         self._drop_stale_deadlines()
-        times = [self._ripe_at()] if self._waiting else []
-        if self._deadlines:
-            times.append(self._deadlines[0][0])
-        return min(times, default=None)
+        ripe = self._ripe_at() if self._waiting else None
+        if not self._deadlines:
+            return ripe
+        return self._deadlines[0][0] if ripe is None else min(ripe, self._deadlines[0][0])
 
     def take(self, now: float) -> Taken:
-        """The batch for a device that is free now, after forgetting everything whose deadline is not after `now`."""
-        expired = self._expire(now)
+        """The batch for a device that is free now, after forgetting everything that can't make its deadline."""
+        expired = self._expire(now) if self._deadlines else []
         if not self._waiting or now < self._ripe_at():
-            return Taken(None, expired)
+            return Taken(None, tuple(expired))
         parts: list[Part] = []
         room = self.max_batch_size
-        while room and self._waiting:
-            request, entry = next(iter(self._waiting.items()))
-            size = min(room, entry.count - entry.sent)
+        taken = 0
+        while room > 0 and self._waiting:
+            request, entry = self._next()
+            left = entry.count - entry.sent
+            if entry.deadline is not None:
+                most = self._most_within(entry.deadline - now, now)
+                if not most:
+                    self.cancel(request)
+                    expired.append(request)
+                    continue
+                room = min(room, most - taken)
+                if room <= 0:
+                    break
+            size = left if left < room else room
             parts.append(Part(request, entry.sent, entry.sent + size))
-            entry.sent += size
+            taken += size
             room -= size
-            self._waiting_items -= size
-            if entry.sent == entry.count:
-                del self._waiting[request]
+            self._send(request, entry, size)
+        if not parts:
+            return Taken(None, tuple(expired))
         self._batches += 1
-        return Taken(Batch(self._batches, tuple(parts), now), expired)
+        return Taken(Batch(self._batches, tuple(parts), now, taken), tuple(expired))
 
     def finish(self, batch: Batch, outcomes: Sequence[T | Refusal], now: float) -> list[Finished[T]]:
         """Take back a batch with one outcome per part; answers the requests that are over now.
@@ -182,6 +259,9 @@ class Batcher(Generic[T]):
             raise ValueError(f"{len(outcomes)} outcomes for a batch of {len(batch.parts)} parts")
         took = max(0.0, now - batch.formed_at)
         self._batch_s = took if self._batch_s is None else self._batch_s + _MEMORY * (took - self._batch_s)
+        self._finished_at = now
+        linger = _LINGER * (self._seconds(self.max_batch_size) or 0.0)
+        self._linger_until = now + linger if linger >= _LINGER_LEAST_S else float("-inf")
         finished: list[Finished[T]] = []
         for part, outcome in zip(batch.parts, outcomes, strict=True):
             entry = self._live.get(part.request)
@@ -191,34 +271,88 @@ class Batcher(Generic[T]):
                 self.cancel(part.request)
                 finished.append(Finished(part.request, outcome))
                 continue
+            entry.returned += part.stop - part.start
+            if entry.returned == entry.count and entry.results is None:
+                del self._live[part.request]
+                finished.append(Finished(part.request, [outcome]))
+                continue
+            if entry.results is None:
+                entry.results = {}
             entry.results[part.start] = outcome
-            entry.returned += part.size
             if entry.returned == entry.count:
                 del self._live[part.request]
-                finished.append(
-                    Finished(part.request, [entry.results[start] for start in sorted(entry.results)])
-                )
+                ordered = [entry.results[start] for start in sorted(entry.results)]
+                finished.append(Finished(part.request, ordered))
         return finished
 
-    def _expire(self, now: float) -> tuple[int, ...]:
+    def _check_deadline(self, count: int, now: float, deadline: float, priority: int, busy_s: float) -> None:
+        left = deadline - now
+        if left <= 0:
+            raise Refusal("deadline_exceeded", "the deadline had passed before the request was queued")
+        needed = self.predicted_s(count, now, priority, busy_s)
+        if needed is not None and needed > left:
+            message = f"the answer would take {needed * 1000:.0f} ms, the request has {left * 1000:.0f} ms"
+            raise Refusal("unavailable", message, max(0.0, needed - left))
+
+    def _next(self) -> tuple[int, _Request[T]]:
+        """Who gets the next place. Some request waits."""
+        self._picked += 1
+        waiting = [queue for queue in self._queues.values() if queue]
+        queue = waiting[0]
+        if len(waiting) > 1 and not self._picked % _EVERY:
+            queue = min(waiting, key=lambda queue: next(iter(queue.values())).arrived)
+        return next(iter(queue.items()))
+
+    def _send(self, request: int, entry: _Request[T], size: int) -> None:
+        was_cut = entry.sent > 0
+        entry.sent += size
+        self._waiting_items -= size
+        if entry.sent == entry.count:
+            del self._queues[entry.priority][request]
+            self._waiting -= 1
+            self._cut -= was_cut
+        else:
+            self._cut += not was_cut
+
+    def _most_within(self, left: float, now: float) -> int:
+        """The largest batch that is answered within `left` seconds; 0: none."""
+        if left <= 0:
+            return 0
+        if now - self._finished_at > _BELIEVED_S:
+            return self.max_batch_size
+        low, high = 0, self.max_batch_size
+        while low < high:
+            middle = (low + high + 1) // 2
+            needed = self._seconds(middle)
+            if needed is None or needed <= left:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _expire(self, now: float) -> list[int]:
         """Forget the waiting requests whose deadline has come. What runs already is the caller's to time."""
         expired: list[int] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request = heapq.heappop(self._deadlines)
-            if request in self._waiting:
+            if self._waits(request):
                 self.cancel(request)
                 expired.append(request)
-        return tuple(expired)
+        return expired
 
     def _ripe_at(self) -> float:
         """When the oldest waiting item has waited long enough, or the beginning of time if a batch is full."""
-        if self._waiting_items >= self.max_batch_size or not self.max_queue_delay_s:
+        if self._waiting_items >= self.max_batch_size:
             return float("-inf")
-        return next(iter(self._waiting.values())).arrived + self.max_queue_delay_s
+        if not self.max_queue_delay_s:
+            return self._linger_until
+        oldest = min(next(iter(queue.values())).arrived for queue in self._queues.values() if queue)
+        return max(self._linger_until, oldest + self.max_queue_delay_s)
 
-    def _head_is_cut(self) -> bool:
-        return bool(self._waiting) and next(iter(self._waiting.values())).sent > 0
+    def _waits(self, request: int) -> bool:
+        entry = self._live.get(request)
+        return entry is not None and entry.sent < entry.count
 
     def _drop_stale_deadlines(self) -> None:
-        while self._deadlines and self._deadlines[0][1] not in self._waiting:
+        while self._deadlines and not self._waits(self._deadlines[0][1]):
             heapq.heappop(self._deadlines)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
+import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from fleet_agent.batcher import PRIORITIES
 from fleet_wire.refusal import Refusal
 
 MAX_BODY = 64 * 1024 * 1024
 _BODY_TIMEOUT_S = 60.0
 _LONGEST_TIMEOUT_MS = 86_400_000.0
 
+Headers = Mapping[bytes, bytes]  # by lower-case name
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _JSON = [(b"content-type", b"application/json")]
+_VISIBLE = re.compile(rb"[!-~]+")
+
+# A request's own number: unguessable per process, counted within it.
+_RUN = os.urandom(8).hex().encode()
+_NUMBERS = itertools.count(1)
 
 
 class ClientGone(Exception):
@@ -47,23 +56,7 @@ class Call:
         self.method: str = scope["method"]
         self.arrived = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = _request_id(self.headers.get(b"x-request-id"))
-
-    def deadline(self) -> float | None:
-        """In time.monotonic() seconds, by `x-request-timeout-ms`; None without one. Raises Refusal."""
-        raw = self.headers.get(b"x-request-timeout-ms")
-        if raw is None:
-            return None
-        try:
-            timeout_ms = float(raw)
-        except ValueError:
-            timeout_ms = math.nan
-        if not 0 < timeout_ms <= _LONGEST_TIMEOUT_MS:
-            text = raw.decode("latin-1")[:40]
-            raise Refusal(
-                "bad_request", f"x-request-timeout-ms is milliseconds between 0 and a day, not {text!r}"
-            )
-        return self.arrived + timeout_ms / 1000.0
+        self.request_id = request_id(self.headers.get(b"x-request-id"))
 
     async def body(self) -> bytes:
         """All of it. Raises Refusal `too_large`, `request_timeout`, `bad_request`; ClientGone."""
@@ -127,8 +120,39 @@ def _too_large() -> Refusal:
     )
 
 
-def _request_id(given: bytes | None) -> bytes:
+def deadline_of(headers: Headers, arrived: float) -> float | None:
+    """When the answer must be there, on the clock of `arrived`, by `x-request-timeout-ms`; None without one.
+
+    Raises Refusal `bad_request`.
+    """
+    raw = headers.get(b"x-request-timeout-ms")
+    if raw is None:
+        return None
+    try:
+        timeout_ms = float(raw)
+    except ValueError:
+        timeout_ms = math.nan
+    if not 0 < timeout_ms <= _LONGEST_TIMEOUT_MS:
+        text = raw.decode("latin-1")[:40]
+        raise Refusal(
+            "bad_request", f"x-request-timeout-ms is milliseconds between 0 and a day, not {text!r}"
+        )
+    return arrived + timeout_ms / 1000.0
+
+
+def priority_of(headers: Headers) -> int:
+    """`x-fleet-priority`, as the balancer reads it: 0 to 9, higher first; what is no whole number is 0, what lies
+    outside is moved to the nearer end."""
+    raw = headers.get(b"x-fleet-priority")
+    if raw is None:
+        return 0
+    if raw[:1] == b"-" or not raw.isdigit():
+        return 0
+    return min(int(raw[:4]), PRIORITIES[-1])
+
+
+def request_id(given: bytes | None) -> bytes:
     """The client's, if it is 1 to 128 visible ASCII characters, else a new one."""
-    if given and len(given) <= 128 and all(33 <= char <= 126 for char in given):
+    if given and len(given) <= 128 and _VISIBLE.fullmatch(given):
         return given
-    return os.urandom(12).hex().encode()
+    return b"%s%08x" % (_RUN, next(_NUMBERS))

@@ -27,6 +27,7 @@ class ServiceCurve:
 
     def __init__(self) -> None:
         self._buckets: dict[int, _Bucket] = {}
+        self._points: list[tuple[float, float]] | None = []
 
     def observed(self, size: int, seconds: float) -> None:
         """A batch of `size` items took `seconds`."""
@@ -35,11 +36,30 @@ class ServiceCurve:
         weight = max(_MEMORY, 1.0 / bucket.batches)
         bucket.size += weight * (size - bucket.size)
         bucket.seconds += weight * (seconds - bucket.seconds)
+        self._points = None
 
     def points(self) -> list[tuple[float, float]]:
         """What is known well enough; empty soon after a start."""
-        known = sorted((number, b) for number, b in self._buckets.items() if b.batches >= _ENOUGH)
-        return [(bucket.size, bucket.seconds) for _, bucket in known]
+        if self._points is None:
+            known = [number for number, bucket in self._buckets.items() if bucket.batches >= _ENOUGH]
+            known.sort()
+            self._points = [(self._buckets[n].size, self._buckets[n].seconds) for n in known]
+        return self._points
+
+    def seconds(self, size: int) -> float | None:
+        """What a batch of `size` would take: on the line between the known points around it, in proportion above the
+        last one, as the first one below it; None where nothing is known."""
+        points = self.points()
+        if not points:
+            return None
+        below_size, below = points[0]
+        if size <= below_size:
+            return below
+        for at, seconds in points:
+            if size <= at:
+                return below + (seconds - below) * (size - below_size) / (at - below_size)
+            below_size, below = at, seconds
+        return below * size / below_size
 
 
 def _bucket_of(size: int) -> int:

@@ -1,8 +1,7 @@
-"""Requests in, answers out: owns a batcher per model and a worker process per device.
+"""Requests in, answers out: owns a batcher per model and a crew of workers, one per device.
 
-A free device gets a batch at once if anything waits. A worker that dies takes only what it was computing with it:
-those requests are refused as `unavailable` (safe to send again), the worker is started again with back-off, and
-until the models are loaded again the engine is not ready.
+A free device gets a batch at once if anything waits. What a worker was computing when it ended is refused as
+`unavailable` (safe to send again); what waits is computed by the next worker.
 """
 
 from __future__ import annotations
@@ -11,110 +10,22 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleet_agent import payload as payloads
-from fleet_agent.batcher import Batch, Batcher, Finished
-from fleet_agent.curve import ServiceCurve
-from fleet_agent.gpu import MemoryReader, bounded, declared_memory
-from fleet_agent.link import WorkerLink
+from fleet_agent.area import Placed
+from fleet_agent.batcher import Batch, Finished
+from fleet_agent.crew import Crew, Slot
+from fleet_agent.gpu import bounded, declared_memory
 from fleet_agent.payload import Payload, Rows, count_of
-from fleet_agent.tensors import TensorMetadata
-from fleet_wire.agent import AgentConfig, AgentState, AgentStatus, DeviceMemory, ModelConfig, ModelStatus
-from fleet_wire.histogram import LatencyHistogram, merged
+from fleet_agent.served import Answer, ServedModel, Ticket
+from fleet_agent.turns import Turns
+from fleet_wire.agent import AgentConfig, AgentState, AgentStatus, DeviceMemory, ModelStatus
+from fleet_wire.histogram import merged
 from fleet_wire.refusal import Refusal
 
 log = logging.getLogger("fleet_agent.engine")
-
-_BACKOFF_FIRST_S = 0.2
-_BACKOFF_MOST_S = 30.0
-_HEALTHY_AFTER_S = 60.0  # a worker that lived that long starts the back-off anew
-_LOAD_CRASHES = 3  # a model whose load kills the worker that often has failed
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A request's rows in the order of its instances. `tokens`: of the input, where asked for and known."""
-
-    rows: Rows
-    finite: bool
-    tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What a worker found out about a model by loading it."""
-
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-    embeddings: bool
-    memory_bytes: int | None
-
-
-@dataclass(slots=True)
-class Counters:
-    """Since the start. `completed` were answered; `errors` failed by our fault or too late (500, 503, 504)."""
-
-    completed: int = 0
-    errors: int = 0
-    bad: int = 0  # 400 by the model or its preprocess
-    overloaded: int = 0
-    expired: int = 0  # counted in errors too
-    abandoned: int = 0  # the client went away
-    batches: int = 0
-    items: int = 0
-    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request in the engine. `answer` gets an Answer or a Refusal; it is cancelled when the client is gone."""
-
-    id: int
-    model: ServedModel
-    payload: Payload
-    started: float
-    wants_tokens: bool
-    answer: asyncio.Future[Answer]
-    timer: asyncio.TimerHandle | None = None
-
-
-class ServedModel:
-    """One model: its configuration, queue and counters, and what became of loading it."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        self.config = config
-        self.batcher: Batcher[Answer] = Batcher(
-            config.max_batch_size, config.max_queue_delay_ms / 1000.0, config.max_queue_size
-        )
-        self.counters = Counters()
-        self.curve = ServiceCurve()
-        self.traits: Traits | None = None
-        self.error: str | None = None
-        self.load_crashes = 0
-
-
-class Slot:
-    """One device and the worker that has it at the moment."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.device = name
-        self.link: WorkerLink | None = None
-        self.loaded: set[str] = set()
-        self.loading: ServedModel | None = None
-        self.ready = False
-        self.error: str | None = None
-        self.restarts = 0
-        self.running: tuple[ServedModel, Batch] | None = None
-        self.busy_s = 0.0
-        self.busy_since: float | None = None
-        self.memory: MemoryReader | None = None
-
-    def busy(self, now: float) -> float:
-        return self.busy_s + (0.0 if self.busy_since is None else now - self.busy_since)
 
 
 class Engine:
@@ -124,54 +35,58 @@ class Engine:
         """`nvml`: the pynvml module, or None where it isn't installed (device memory is unknown then)."""
         self.config = config
         self.models = {model.name: ServedModel(model) for model in config.models}
-        self.slots = [Slot(name.strip()) for name in config.device.split(",")]
         self.draining = False
         self.started_at = time.time()
-        self.load_s: float | None = None
-        self._started = time.monotonic()
-        self._nvml = nvml
+        self._crew = Crew(config, self.models, nvml, self._pump_soon, self._ran, self._lost)
+        self.slots = self._crew.slots
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
-        self._order = list(self.models)
+        self._turns = Turns(self.models)
         self._pump_due = False
         self._wake: asyncio.TimerHandle | None = None
-        self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
 
     def start(self) -> None:
         """Start the workers; returns at once, see `state`."""
-        self._keepers = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
+        self._crew.start()
 
     async def stop(self) -> None:
         """Refuse what is still here as `unavailable`, end the workers and wait for them."""
         self._stopping = True
         for ticket in list(self._tickets.values()):
             self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._crew.stop()
 
     # Requests
 
     def submit(
-        self, model: str, payload: Payload, deadline: float | None, wants_tokens: bool = False
+        self,
+        served: ServedModel,
+        payload: Payload,
+        ended: Callable[[Answer | Refusal], None],
+        deadline: float | None = None,
+        priority: int = 0,
+        wants_tokens: bool = False,
     ) -> Ticket:
-        """Queue a request; `deadline` is in time.monotonic() seconds. Raises Refusal."""
-        served = self.served(model)
+        """Queue a request; `deadline` is in time.monotonic() seconds. `ended` is called once, later, unless the ticket
+        is abandoned. Raises Refusal."""
         now = time.monotonic()
         request = next(self._ids)
         try:
-            served.batcher.add(request, count_of(payload), now, deadline)
+            busy_s = 0.0 if deadline is None else self._busy_s(now)
+            served.batcher.add(request, count_of(payload), now, deadline, priority, busy_s)
         except Refusal as refusal:
             if refusal.code == "overloaded":
                 served.counters.overloaded += 1
+            elif refusal.code == "unavailable":
+                served.counters.hopeless += 1
             else:
                 served.counters.expired += 1
                 served.counters.errors += 1
             raise
-        loop = asyncio.get_running_loop()
-        ticket = Ticket(request, served, payload, now, wants_tokens, loop.create_future())
+        ticket = Ticket(request, served, payload, now, wants_tokens, ended)
         if deadline is not None:
+            loop = asyncio.get_running_loop()
             ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
         self._tickets[request] = ticket
         self._pump_soon()
@@ -202,7 +117,6 @@ class Engine:
         """The client is gone: what waits leaves the queue, what runs is dropped when it returns."""
         if self._forget(ticket):
             ticket.model.counters.abandoned += 1
-            ticket.answer.cancel()
 
     @property
     def idle(self) -> bool:
@@ -213,7 +127,10 @@ class Engine:
     def state(self) -> AgentState:
         if self.draining:
             return "draining"
-        if any(model.error is not None for model in self.models.values()) or self._device_fault() is not None:
+        if (
+            any(model.error is not None for model in self.models.values())
+            or self._crew.device_fault() is not None
+        ):
             return "failed"
         return "ready" if all(slot.ready for slot in self.slots) else "loading"
 
@@ -296,13 +213,18 @@ class Engine:
             completed=sum(c.completed for c in counters),
             errors=sum(c.errors for c in counters),
             busy_s=self.busy_s(),
-            load_s=self.load_s,
+            load_s=self._crew.load_s,
             latency=merged(c.latency for c in counters).to_wire(),
             device=",".join(slot.device for slot in self.slots),
             device_memory=self.device_memory(),
         )
 
     # Batches
+
+    def _busy_s(self, now: float) -> float:
+        """How long until a device is free, by what its batch usually takes."""
+        free = [slot for slot in self.slots if slot.ready]
+        return min((_left(slot, now) for slot in free), default=0.0)
 
     def _pump_soon(self) -> None:
         """After the callbacks that are due, so that requests which arrive together may share a batch."""
@@ -313,13 +235,15 @@ class Engine:
     def _pump(self) -> None:
         """Give every free device a batch, if anything is ripe, and come back when something will be."""
         self._pump_due = False
+        free = False
         for slot in self.slots:
             if slot.ready and slot.running is None:
                 self._feed(slot)
+                free = free or slot.running is None
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        if all(slot.running is not None or not slot.ready for slot in self.slots):
+        if not free:
             return  # the next answer pumps again; deadlines have timers of their own
         wakes = [at for model in self.models.values() if (at := model.batcher.wake_at()) is not None]
         if wakes:
@@ -327,7 +251,7 @@ class Engine:
             self._wake = asyncio.get_running_loop().call_later(delay, self._pump)
 
     def _feed(self, slot: Slot) -> None:
-        for name in self._turns():
+        for name in self._turns.order():
             if name not in slot.loaded:
                 continue
             model = self.models[name]
@@ -339,64 +263,98 @@ class Engine:
                 self._send(slot, model, taken.batch, now)
                 return
 
-    def _turns(self) -> Iterator[str]:
-        """Each model's name once; whoever got a batch last is asked last."""
-        yield from list(self._order)
-
     def _send(self, slot: Slot, model: ServedModel, batch: Batch, now: float) -> None:
         assert slot.link is not None
-        self._order.remove(model.config.name)
-        self._order.append(model.config.name)
+        assert slot.link.area is not None
         slot.running = (model, batch)
         slot.busy_since = now
+        tickets = [self._tickets[part.request] for part in batch.parts]
         parts = [
-            payloads.cut(self._tickets[part.request].payload, part.start, part.stop) for part in batch.parts
+            payloads.cut(ticket.payload, part.start, part.stop)
+            for ticket, part in zip(tickets, batch.parts, strict=True)
         ]
-        tokens = [self._tickets[part.request].wants_tokens for part in batch.parts]
+        sizes = [part.stop - part.start for part in batch.parts]
+        tokens = [ticket.wants_tokens for ticket in tickets]
         model.counters.batches += 1
         model.counters.items += batch.size
-        slot.link.send(("run", batch.id, model.config.name, parts, tokens))
+        area = slot.link.area
+        area.clear()
+        columns = payloads.stackable(parts)
+        placed: dict[str, Placed] | None = None
+        if columns is not None:
+            put = {name: area.put(column) for name, column in columns.items()}
+            if all(put.values()):
+                placed = {name: there[0] for name, there in put.items() if there is not None}
+        slot.link.send(
+            ("run", batch.id, model.config.name, parts if placed is None else placed, sizes, tokens)
+        )
 
-    def _ran(self, slot: Slot, number: int, outcomes: Sequence[tuple[Any, ...]]) -> None:
+    def _ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
         """A batch came back."""
-        if slot.running is None or slot.running[1].id != number:
-            raise ValueError(f"batch {number} came back, which {slot.device} wasn't running")
+        _, number, outcomes, placed, out_of_memory = message
+        if slot.running is None:
+            return  # its worker was killed for taking too long, and this was on its way
         model, batch = slot.running
-        results = [
-            _outcome(model, part.size, outcome) for part, outcome in zip(batch.parts, outcomes, strict=True)
-        ]
-        self._finish(slot, results)
+        if batch.id != number or len(outcomes) != len(batch.parts):
+            raise ValueError(f"batch {number} came back, which {slot.device} wasn't running")
+        rows = None if placed is None else _copied(slot, placed)
+        now = time.monotonic()
+        if out_of_memory is not None:
+            model.cap.failed(out_of_memory, now)
+            log.warning(
+                "model %s: the memory of %s doesn't hold %d instances; batches have at most %d now",
+                model.config.name,
+                slot.device,
+                out_of_memory,
+                model.cap.size,
+            )
+        else:
+            model.cap.fitted(batch.size, now)
+            if slot.busy_since is not None:
+                model.curve.observed(batch.size, now - slot.busy_since)
+        model.batcher.max_batch_size = model.cap.size
+        self._finish(slot, _outcomes(model, batch, outcomes, rows), now)
         self._pump()
 
-    def _finish(self, slot: Slot, results: Sequence[Answer | Refusal]) -> None:
+    def _lost(self, slot: Slot, ended: str) -> None:
+        """The worker that had a batch has ended, or will."""
+        if slot.running is not None:
+            message = f"the worker {ended} while it computed this request; it may be sent again"
+            refusal = Refusal("unavailable", message, 1.0)
+            self._finish(slot, [refusal] * len(slot.running[1].parts), time.monotonic())
+
+    def _finish(self, slot: Slot, results: Sequence[Answer | Refusal], now: float) -> None:
         assert slot.running is not None
         model, batch = slot.running
-        now = time.monotonic()
+        if slot.busy_since is not None:
+            took = now - slot.busy_since
+            model.counters.inference.record(took * 1000.0)
+            self._turns.used(model.config.name, took)
         slot.busy_s = slot.busy(now)
-        if slot.busy_since is not None and not all(isinstance(result, Refusal) for result in results):
-            model.curve.observed(batch.size, now - slot.busy_since)
         slot.busy_since = None
         slot.running = None
         for finished in model.batcher.finish(batch, results, now):
             self._answer(self._tickets[finished.request], finished, now)
 
     def _answer(self, ticket: Ticket, finished: Finished[Answer], now: float) -> None:
-        if isinstance(finished.outcome, Refusal):
-            self._refuse(ticket, finished.outcome)
+        outcome = finished.outcome
+        if isinstance(outcome, Refusal):
+            self._refuse(ticket, outcome)
             return
         try:
-            answer = _joined(finished.outcome)
+            answer = outcome[0] if len(outcome) == 1 else _joined(outcome)
         except ValueError as error:
             name = ticket.model.config.name
             self._refuse(
                 ticket, Refusal("internal", f"model {name}'s outputs differ from batch to batch: {error}")
             )
             return
-        self._forget(ticket)
+        del self._tickets[ticket.id]
+        if ticket.timer is not None:
+            ticket.timer.cancel()
         ticket.model.counters.completed += 1
         ticket.model.counters.latency.record((now - ticket.started) * 1000.0)
-        if not ticket.answer.done():
-            ticket.answer.set_result(answer)
+        ticket.ended(answer)
 
     def _expire(self, ticket: Ticket) -> None:
         """The deadline came: a waiting request is never computed, a running one is answered without its result."""
@@ -405,13 +363,13 @@ class Engine:
         self._refuse(ticket, Refusal("deadline_exceeded", f"no answer within the request's {waited:.0f} ms"))
 
     def _refuse(self, ticket: Ticket, refusal: Refusal) -> None:
-        self._forget(ticket)
+        if not self._forget(ticket):
+            return
         if refusal.status >= 500:
             ticket.model.counters.errors += 1
         else:
             ticket.model.counters.bad += 1
-        if not ticket.answer.done():
-            ticket.answer.set_exception(refusal)
+        ticket.ended(refusal)
 
     def _forget(self, ticket: Ticket) -> bool:
         if ticket.timer is not None:
@@ -419,123 +377,48 @@ class Engine:
         ticket.model.batcher.cancel(ticket.id)
         return self._tickets.pop(ticket.id, None) is not None
 
-    # Workers
 
-    async def _keep(self, slot: Slot) -> None:
-        """Keep a worker on the device, again and again, until cancelled."""
-        backoff = _BACKOFF_FIRST_S
-        while True:
-            started = time.monotonic()
-            link = WorkerLink(lambda message, slot=slot: self._hear(slot, message))  # type: ignore[misc]
-            slot.link = link
-            try:
-                await link.start(
-                    slot.name, self.config.threads or 0, self.config.device_memory_total_bytes or 0
-                )
-                await link.ended.wait()
-            except OSError as error:
-                link.fault = f"can't be started: {error}"
-            finally:
-                ended = await asyncio.shield(link.reap())
-                self._lost(slot, ended)
-            if self._device_fault() is not None:
-                return
-            if time.monotonic() - started > _HEALTHY_AFTER_S:
-                backoff = _BACKOFF_FIRST_S
-            await asyncio.sleep(backoff)
-            backoff = min(_BACKOFF_MOST_S, backoff * 2)
+def _left(slot: Slot, now: float) -> float:
+    if slot.running is None or slot.busy_since is None:
+        return 0.0
+    model, batch = slot.running
+    return max(0.0, slot.busy_since + (model.curve.seconds(batch.size) or 0.0) - now)
 
-    def _lost(self, slot: Slot, ended: str) -> None:
-        """The worker is gone: answer what it was computing, and say so."""
-        if slot.memory is not None:
-            slot.memory.stop()
-            slot.memory = None
-        slot.ready = False
-        slot.loaded.clear()
-        slot.link = None
-        if self._stopping:
-            return
-        if slot.error is not None and slot.error.startswith("device "):
-            log.error("%s", slot.error)
-            return
-        slot.restarts += 1
-        slot.error = f"the worker of {slot.device} {ended}; it is being started again"
-        if slot.loading is not None:
-            model, slot.loading = slot.loading, None
-            model.load_crashes += 1
-            if model.load_crashes >= _LOAD_CRASHES and model.traits is None:
-                model.error = (
-                    f"model {model.config.name}: the worker {ended} while loading it, {_LOAD_CRASHES} times"
-                )
-        log.error("%s", slot.error)
-        if slot.running is not None:
-            message = f"the worker {ended} while it computed this request; it may be sent again"
-            refusal = Refusal("unavailable", message, 1.0)
-            self._finish(slot, [refusal for _ in slot.running[1].parts])
 
-    def _device_fault(self) -> str | None:
-        faults = [
-            slot.error for slot in self.slots if slot.error is not None and slot.error.startswith("device ")
-        ]
-        return faults[0] if faults else None
+def _copied(slot: Slot, placed: dict[str, Placed]) -> Rows:
+    """The outputs out of the shared area, which the next batch overwrites. Raises ValueError."""
+    assert slot.link is not None
+    assert slot.link.area is not None
+    arrays = {name: slot.link.area.get(place).copy() for name, place in placed.items()}
+    return arrays[""] if set(arrays) == {""} else arrays
 
-    def _hear(self, slot: Slot, message: tuple[Any, ...]) -> None:
-        kind = message[0]
-        if kind == "ran":
-            self._ran(slot, message[1], message[2])
-        elif kind == "hello":
-            self._greeted(slot, message[1])
-        elif kind == "loaded":
-            traits = message[2]
-            model = self.models[message[1]]
-            model.traits = Traits(
-                traits["inputs"], traits["outputs"], traits["embeddings"], traits["memory_bytes"]
-            )
-            model.load_crashes = 0
-            slot.loaded.add(message[1])
-            log.info("model %s is loaded on %s in %.2f s", message[1], slot.device, traits["load_s"])
-            self._load_next(slot)
-        elif kind == "failed":
-            self.models[message[1]].error = message[2]
-            log.error("%s", message[2])
-            self._load_next(slot)
 
-    def _greeted(self, slot: Slot, hello: dict[str, Any]) -> None:
-        slot.device = hello["device"]
-        if hello["error"] is not None:
-            slot.error = hello["error"]
-            return
-        if hello["uuid"] is not None and self._nvml is not None:
-            slot.memory = MemoryReader(hello["uuid"], self._nvml)
-            slot.memory.start()
-        self._load_next(slot)
-
-    def _load_next(self, slot: Slot) -> None:
-        """Load the next model on this worker, or be ready."""
-        assert slot.link is not None
-        for name, model in self.models.items():
-            if name not in slot.loaded and model.error is None:
-                slot.loading = model
-                slot.link.send(("load", model.config.model_dump()))
-                return
-        slot.loading = None
-        slot.error = None
-        slot.ready = True
-        if self.load_s is None and all(other.ready for other in self.slots):
-            self.load_s = time.monotonic() - self._started
-        log.info("%s serves %s", slot.device, ", ".join(sorted(slot.loaded)) or "no model")
-        self._pump_soon()
+def _outcomes(
+    model: ServedModel, batch: Batch, outcomes: Sequence[tuple[Any, ...]], together: Rows | None
+) -> list[Answer | Refusal]:
+    """What the worker sent, checked: what comes out must be as many rows as went in."""
+    sizes = [part.stop - part.start for part in batch.parts]
+    if together is None:
+        return [_outcome(model, size, outcome) for size, outcome in zip(sizes, outcomes, strict=True)]
+    given = count_of(together)
+    if given != batch.size:
+        return [_miscounted(model, given, batch.size)] * len(sizes)
+    pieces = payloads.split(together, sizes)
+    return [
+        Answer(rows, finite, tokens) for rows, (_, _, finite, tokens) in zip(pieces, outcomes, strict=True)
+    ]
 
 
 def _outcome(model: ServedModel, size: int, outcome: tuple[Any, ...]) -> Answer | Refusal:
-    """A part's outcome as the worker sent it, checked: what comes out must be as many rows as went in."""
     if outcome[0] == "refused":
-        return Refusal(outcome[1], outcome[2])
+        return Refusal(outcome[1], outcome[2], 1.0 if outcome[1] == "unavailable" else None)
     _, rows, finite, tokens = outcome
     given = count_of(rows)
-    if given != size:
-        return Refusal("internal", f"model {model.config.name} returned {given} outputs for {size} instances")
-    return Answer(rows, finite, tokens)
+    return Answer(rows, finite, tokens) if given == size else _miscounted(model, given, size)
+
+
+def _miscounted(model: ServedModel, given: int, size: int) -> Refusal:
+    return Refusal("internal", f"model {model.config.name} returned {given} outputs for {size} instances")
 
 
 def _joined(parts: Sequence[Answer]) -> Answer:

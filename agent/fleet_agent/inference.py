@@ -1,21 +1,30 @@
 """The calls that go to a model: KServe V1 predict, Open Inference Protocol (V2) infer, OpenAI embeddings.
 
+Each is read into an `Asked`, what to compute and how to say the answer, which does no waiting; who waits, and how, is
+the business of server.py and hot.py.
+
 Sources: KServe "V1 protocol"; KServe "Open Inference Protocol" with Triton's binary tensor data extension; OpenAI
-"Create embeddings".
+"Create embeddings"; numpy's format of .npy files.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import math
+from array import array as numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
-from fleet_agent.call import Call, ClientGone, Reply, parse_json
-from fleet_agent.engine import Answer, Engine, ServedModel
+from fleet_agent import raw
+from fleet_agent.call import Headers, Reply, parse_json
+from fleet_agent.engine import Engine
 from fleet_agent.payload import Payload, Rows
+from fleet_agent.served import Answer, ServedModel, Traits
 from fleet_agent.tensors import (
     Array,
     TensorMetadata,
@@ -41,32 +50,57 @@ _REFUSED_PARAMETERS = (
 )
 
 
+@dataclass(slots=True)
+class Asked:
+    """A request that was understood. `reply` turns the engine's answer into the client's; it may raise Refusal."""
+
+    served: ServedModel
+    payload: Payload
+    reply: Callable[[Answer], Reply]
+    wants_tokens: bool = False
+
+
+Work = Callable[[Headers, bytes], Asked]
+
+
 class Inference:
-    """The handlers. Each takes a Call and what the path said, answers a Reply, raises Refusal or ClientGone."""
+    """Understands calls. `route` finds who does, by the path; that one takes headers and body and raises Refusal."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def predict(self, call: Call, name: str, version: str | None = None) -> Reply:
-        """V1: {"instances": [...]} -> {"predictions": [...]}."""
+    def route(self, path: str) -> Work | None:
+        """None: no call to a model has that path."""
+        if path.startswith("/v1/models/") and path.endswith(":predict"):
+            return partial(self.predict, *versioned(path[len("/v1/models/") : -len(":predict")]))
+        if path.startswith("/v2/models/") and path.endswith("/infer"):
+            return partial(self.infer, *versioned(path[len("/v2/models/") : -len("/infer")]))
+        if path == "/v1/embeddings":
+            return self.embed
+        return None
+
+    def predict(self, name: str, version: str | None, headers: Headers, body: bytes) -> Asked:
+        """V1: {"instances": [...]} -> {"predictions": [...]}; raw numbers or an .npy file by Content-Type."""
         served = self._served(name, version)
-        request = parse_json(await call.body())
+        form = raw.form_of(headers)
+        if form is not None:
+            array = raw.read(form, body, served.config.name, _traits(served))
+            answers_in = raw.answer_form(headers, form)
+            if answers_in is not None:
+                return Asked(served, array, partial(_raw_reply, served, answers_in))
+            return Asked(served, array, partial(_predictions, served))
+        request = parse_json(body)
         instances = request.get("instances") if isinstance(request, dict) else None
         if not isinstance(instances, list):
             raise Refusal("bad_request", 'the body is {"instances": [...]}, one value per instance')
         if not instances:
             raise Refusal("bad_request", "instances is empty: there is nothing to predict")
-        answer = await self._ask(call, name, instances)
-        if not answer.finite:
-            raise Refusal("internal", f"model {name} answered NaN or infinity, which JSON can't say")
-        return Reply(_dumps({"predictions": _listed(answer.rows)}), headers=[_JSON, _version(served)])
+        return Asked(served, _stacked(served.traits, instances) or instances, partial(_predictions, served))
 
-    async def infer(self, call: Call, name: str, version: str | None = None) -> Reply:
+    def infer(self, name: str, version: str | None, headers: Headers, body: bytes) -> Asked:
         """V2: tensors as JSON or as binary data, in and out."""
         served = self._served(name, version)
-        body = await call.body()
-        length = call.headers.get(_HEADER_LENGTH)
-        head, binary = _cut_head(body, length)
+        head, binary = _cut_head(body, headers.get(_HEADER_LENGTH))
         request = parse_json(head)
         if (
             not isinstance(request, dict)
@@ -76,18 +110,18 @@ class Inference:
             raise Refusal("bad_request", 'the body is {"inputs": [{name, shape, datatype, data}, ...]}')
         parameters = _parameters(request, "the request")
         payload = self._inputs(served, request["inputs"], binary)
-        answer = await self._ask(call, name, payload)
-        tensors = _tensors(served, answer.rows)
-        wanted = _wanted(request, tensors, bool(parameters.get("binary_data_output", False)))
-        return _v2_reply(served, request.get("id"), tensors, wanted)
+        return Asked(
+            served,
+            payload,
+            partial(_tensor_reply, served, request, bool(parameters.get("binary_data_output"))),
+        )
 
-    async def embed(self, call: Call) -> Reply:
+    def embed(self, headers: Headers, body: bytes) -> Asked:
         """OpenAI embeddings: {"input": text or texts, "model", "encoding_format"} -> one vector per text."""
-        request = parse_json(await call.body())
+        request = parse_json(body)
         if not isinstance(request, dict):
             raise Refusal("bad_request", 'the body is {"model": ..., "input": text or list of texts}')
-        served = self._embedder(call, request.get("model"))
-        name = served.config.name
+        served = self._embedder(headers, request.get("model"))
         texts = request.get("input")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -97,51 +131,20 @@ class Inference:
         form = request.get("encoding_format", "float")
         if form not in ("float", "base64"):
             raise Refusal("bad_request", f'encoding_format is "float" or "base64", not {form!r}')
-        answer = await self._ask(call, name, texts, wants_tokens=True)
-        if not isinstance(answer.rows, np.ndarray) or answer.rows.ndim != 2 or answer.rows.dtype.kind != "f":
-            raise Refusal("internal", f"model {name} says embeddings = True, but its rows are no vectors")
-        if not answer.finite:
-            raise Refusal("internal", f"model {name} answered NaN or infinity")
-        dimensions = request.get("dimensions")
-        if dimensions is not None and dimensions != answer.rows.shape[1]:
-            raise Refusal(
-                "bad_request", f"model {name} gives {answer.rows.shape[1]} dimensions, not {dimensions}"
-            )
-        data = [
-            {"object": "embedding", "index": index, "embedding": _encoded(row) if form == "base64" else row}
-            for index, row in enumerate(answer.rows)
-        ]
-        reply: dict[str, Any] = {"object": "list", "data": data, "model": name}
-        if answer.tokens is not None:
-            reply["usage"] = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-        return Reply(_dumps(reply), headers=[_JSON, _version(served)])
-
-    async def _ask(self, call: Call, name: str, payload: Payload, wants_tokens: bool = False) -> Answer:
-        """The engine's answer, unless the client goes away before."""
-        ticket = self._engine.submit(name, payload, call.deadline(), wants_tokens)
-        watch = asyncio.create_task(call.gone())
-        watch.add_done_callback(lambda task: None if task.cancelled() else self._engine.abandon(ticket))
-        try:
-            return await ticket.answer
-        except asyncio.CancelledError:
-            if watch.done() and not watch.cancelled():
-                raise ClientGone from None
-            self._engine.abandon(ticket)
-            raise
-        finally:
-            watch.cancel()
+        return Asked(served, texts, partial(_embeddings, served, form, request.get("dimensions")), True)
 
     def _served(self, name: str, version: str | None) -> ServedModel:
-        served = self._engine.known(name)
-        if version is not None and version != served.config.version:
-            raise Refusal(
-                "not_found", f"model {name} has version {served.config.version} here, not {version}"
-            )
+        if version is not None:
+            served = self._engine.known(name)
+            if version != served.config.version:
+                raise Refusal(
+                    "not_found", f"model {name} has version {served.config.version} here, not {version}"
+                )
         return self._engine.served(name)
 
-    def _embedder(self, call: Call, name: object) -> ServedModel:
-        if name is None and b"x-fleet-model" in call.headers:
-            name = call.headers[b"x-fleet-model"].decode("latin-1")
+    def _embedder(self, headers: Headers, name: object) -> ServedModel:
+        if name is None and b"x-fleet-model" in headers:
+            name = headers[b"x-fleet-model"].decode("latin-1")
         if not isinstance(name, str):
             raise Refusal("bad_request", "model is the name of a model; GET /v1/models lists them")
         served = self._engine.served(name)
@@ -185,6 +188,94 @@ class Inference:
                 "bad_request", f"the inputs' first dimension is the batch size, not {sorted(counts)}"
             )
         return arrays
+
+
+def _traits(served: ServedModel) -> Traits:
+    assert served.traits is not None, "a served model is loaded"
+    return served.traits
+
+
+def versioned(name: str) -> tuple[str, str | None]:
+    """NAME or NAME/versions/VERSION."""
+    plain, found, version = name.rpartition("/versions/")
+    return (plain, version) if found else (name, None)
+
+
+def _stacked(traits: Traits | None, instances: list[Any]) -> dict[str, Array] | None:
+    """JSON numbers as one array, for a model that declares one FP32 input and has no `preprocess`.
+
+    None: not for this model, or something is wrong with them, which the worker says by instance.
+    """
+    if traits is None or not traits.tensors or len(traits.inputs) != 1:
+        return None
+    declared = traits.inputs[0]
+    if declared["datatype"] not in ("FP32", "BF16"):
+        return None
+    shape = declared["shape"][1:]
+    try:
+        if len(shape) == 1:
+            # Three times as fast as numpy on a list.
+            width = len(instances[0])
+            flat = numbers("f")
+            for instance in instances:
+                if type(instance) is not list or len(instance) != width:
+                    return None
+                flat.extend(instance)
+            array: Array = np.frombuffer(flat, np.float32).reshape(len(instances), width)
+        else:
+            with np.errstate(over="ignore"):
+                array = np.asarray(instances, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if array.ndim != len(shape) + 1 or any(
+        want not in (-1, n) for n, want in zip(array.shape[1:], shape, strict=True)
+    ):
+        return None
+    # One pass instead of three; the sum of squares is finite unless a number isn't, or is huge.
+    flattened = array.reshape(-1)
+    if not math.isfinite(np.vdot(flattened, flattened)) and not np.isfinite(array).all():
+        return None
+    return {declared["name"]: array}
+
+
+def _predictions(served: ServedModel, answer: Answer) -> Reply:
+    if not answer.finite:
+        raise Refusal(
+            "internal", f"model {served.config.name} answered NaN or infinity, which JSON can't say"
+        )
+    return Reply(_dumps({"predictions": _listed(answer.rows)}), headers=[_JSON, _version(served)])
+
+
+def _raw_reply(served: ServedModel, form: str, answer: Answer) -> Reply:
+    if not isinstance(answer.rows, np.ndarray) or answer.rows.dtype.kind not in "biuf":
+        raise Refusal(
+            "internal", f"model {served.config.name} gives no single array; ask for application/json"
+        )
+    body, headers = raw.write(form, answer.rows)
+    return Reply(body, headers=[*headers, _version(served)])
+
+
+def _tensor_reply(served: ServedModel, request: dict[str, Any], binary: bool, answer: Answer) -> Reply:
+    tensors = _tensors(served, answer.rows)
+    return _v2_reply(served, request.get("id"), tensors, _wanted(request, tensors, binary))
+
+
+def _embeddings(served: ServedModel, form: str, dimensions: object, answer: Answer) -> Reply:
+    name, rows = served.config.name, answer.rows
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
+        raise Refusal("internal", f"model {name} says embeddings = True, but its rows are no vectors")
+    if not answer.finite:
+        raise Refusal("internal", f"model {name} answered NaN or infinity")
+    if dimensions is not None and dimensions != rows.shape[1]:
+        raise Refusal("bad_request", f"model {name} gives {rows.shape[1]} dimensions, not {dimensions}")
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(row) if form == "base64" else row}
+        for index, row in enumerate(rows)
+    ]
+    reply: dict[str, Any] = {"object": "list", "data": data, "model": name}
+    if answer.tokens is not None:
+        reply["usage"] = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+    return Reply(_dumps(reply), headers=[_JSON, _version(served)])
 
 
 def _cut_head(body: bytes, length: bytes | None) -> tuple[bytes, memoryview]:
@@ -322,4 +413,4 @@ def _plain(value: object) -> object:
 
 
 def _version(served: ServedModel) -> tuple[bytes, bytes]:
-    return (b"x-fleet-model-version", served.config.version.encode("latin-1", "replace"))
+    return served.version_header

@@ -9,21 +9,27 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from fleet_agent import frame
+from fleet_agent.area import Area, open_area
 
 _STOP_S = 2.0
 
 
 class WorkerLink(asyncio.Protocol):
-    """The front's end of the socket to a worker. `on_message` gets each message, `ended` is set at its end."""
+    """The front's end of the socket to a worker. `on_message` gets each message, `ended` is set at its end.
+
+    `area` is the memory shared with it, from `start` on.
+    """
 
     def __init__(self, on_message: Callable[[Any], None]) -> None:
         self._on_message = on_message
         self._decoder = frame.Decoder()
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self.area: Area | None = None
         self.ended = asyncio.Event()
         self.fault: str | None = None
 
@@ -33,20 +39,22 @@ class WorkerLink(asyncio.Protocol):
 
     async def start(self, device: str, threads: int, memory_bound: int) -> None:
         """Start the process, in the front's own process group. Raises OSError where that can't be done."""
+        shared = open_area()
         ours, theirs = socket.socketpair()
         try:
+            self.area = Area(shared, front=True)
             # -P: a file in the working folder must not stand in for a library. Its stdout is our stderr, since ours
             # is data.
-            arguments = [str(theirs.fileno()), str(os.getpid()), device, str(threads), str(memory_bound)]
+            numbers = (theirs.fileno(), shared, os.getpid())
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
                 "-m",
                 "fleet_agent.worker",
-                *arguments,
+                *map(str, (*numbers, device, threads, memory_bound)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), shared],
             )
             ours.setblocking(False)
             await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
@@ -55,11 +63,25 @@ class WorkerLink(asyncio.Protocol):
             raise
         finally:
             theirs.close()
+            os.close(shared)
 
     def send(self, message: object) -> None:
         """Queue a message; nothing happens once the worker is gone (its end is noticed elsewhere)."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(frame.encode(message))
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    def is_stopped(self) -> bool:
+        """Whether the process was stopped by a signal (state T of /proc/PID/stat), so that it can't go on by itself."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] == "T"
 
     async def reap(self) -> str:
         """Wait for the process, by force after two seconds; answers how it ended."""
@@ -73,9 +95,11 @@ class WorkerLink(asyncio.Protocol):
         except TimeoutError:
             self._process.kill()
             status = await self._process.wait()
+        if self.fault is not None:
+            return self.fault
         if status < 0:
             return f"was killed by {signal.Signals(-status).name}"
-        return self.fault or f"ended with status {status}"
+        return f"ended with status {status}"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, since uvloop's transports are none of asyncio's by inheritance.
@@ -83,21 +107,19 @@ class WorkerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            messages = self._decoder.feed(data)
+            for message in self._decoder.feed(data):
+                self._on_message(message)
         except (
             pickle.UnpicklingError,
             EOFError,
             ValueError,
+            TypeError,
             AttributeError,
             ImportError,
             IndexError,
         ) as error:
             self.fault = f"sent something unreadable ({error})"
-            if self._process is not None and self._process.returncode is None:
-                self._process.kill()
-            return
-        for message in messages:
-            self._on_message(message)
+            self.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()

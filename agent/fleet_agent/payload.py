@@ -6,6 +6,7 @@ Rows are one array, named arrays, or a list; always one row per instance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -80,6 +81,40 @@ def instances_of(payload: Payload) -> list[Any]:
     if len(payload) == 1:
         return list(next(iter(payload.values())))
     return [dict(zip(payload, rows, strict=True)) for rows in zip(*payload.values(), strict=True)]
+
+
+def is_finite(rows: Any) -> bool:
+    """None of the numbers in there is NaN or infinite."""
+    if isinstance(rows, np.ndarray):
+        return rows.dtype.kind != "f" or bool(np.isfinite(rows).all())
+    if isinstance(rows, float):
+        return math.isfinite(rows)
+    if isinstance(rows, dict):
+        return all(is_finite(value) for value in rows.values())
+    if isinstance(rows, list):
+        return all(is_finite(value) for value in rows)
+    return True
+
+
+def stackable(payloads: Sequence[Payload]) -> dict[str, list[Array]] | None:
+    """By input, the arrays of several requests, where they can lie one below the other without change; else None."""
+    first = payloads[0]
+    if not isinstance(first, dict):
+        return None
+    found: dict[str, list[Array]] = {}
+    for name, array in first.items():
+        dtype, shape = array.dtype, array.shape[1:]
+        if dtype.kind not in "biuf":
+            return None
+        column = found[name] = []
+        for payload in payloads:
+            if not isinstance(payload, dict) or len(payload) != len(first):
+                return None
+            other = payload.get(name)
+            if other is None or other.dtype != dtype or other.shape[1:] != shape:
+                return None
+            column.append(other)
+    return found
 
 
 def _alike(arrays: Sequence[dict[str, Array]]) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 import os
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import MutableMapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,10 +19,21 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
-from fleet_agent.call import Call, ClientGone, Receive, Reply, Send, refused
+from fleet_agent.call import (
+    Call,
+    ClientGone,
+    Headers,
+    Receive,
+    Reply,
+    Send,
+    deadline_of,
+    priority_of,
+    refused,
+)
 from fleet_agent.engine import Engine
-from fleet_agent.inference import Inference
+from fleet_agent.inference import Inference, Work, versioned
 from fleet_agent.metrics import EngineMetrics
+from fleet_agent.served import Answer
 from fleet_wire.refusal import STATUS, Refusal
 
 log = logging.getLogger("fleet_agent.server")
@@ -52,70 +63,102 @@ _REFUSAL: dict[str, Any] = {
 
 
 class Front:
-    """The ASGI application. `active` counts the calls that aren't answered yet, `quiet` is set while there are none."""
+    """The ASGI application, and what the short way past it (hot.py) shares with it.
+
+    `active` counts the calls that aren't answered yet, `quiet` is set while there are none.
+    """
 
     def __init__(self, engine: Engine, token: str | None) -> None:
         """`token`: what a caller has to present as a bearer token on all but /healthz and /readyz; None: nothing."""
         self._token = None if token is None else b"Bearer " + token.encode()
-        self._engine = engine
-        self._inference = Inference(engine)
-        self._app = application(engine, self._inference)
+        self.engine = engine
+        self.inference = Inference(engine)
+        self._app = application(engine, self.inference)
         self.active = 0
         self.quiet = asyncio.Event()
         self.quiet.set()
+
+    def begins(self) -> None:
+        """A call has come."""
+        self.active += 1
+        if self.active == 1:
+            self.quiet.clear()
+
+    def ends(self) -> None:
+        """A call was answered, or nobody waits for its answer any more."""
+        self.active -= 1
+        if not self.active:
+            self.quiet.set()
+
+    def authorise(self, path: str, headers: Headers) -> None:
+        """Raises Refusal `unauthorized`."""
+        if self._token is None or path in _OPEN_PATHS:
+            return
+        if not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+            raise Refusal("unauthorized", "this server wants its token: Authorization: Bearer TOKEN")
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         call = Call(scope, receive)
-        self.active += 1
-        self.quiet.clear()
+        self.begins()
         try:
             try:
-                self._authorise(call)
-                work = self._shortcut(call)
+                self.authorise(call.path, call.headers)
+                work = self.inference.route(call.path) if call.method == "POST" else None
                 if work is None:
                     scope["fleet.call"] = call
                     await self._app(scope, receive, _identified(send, call))
                     return
-                reply = await work
+                reply = await answered(self.engine, call, work)
             except Refusal as refusal:
                 reply = refused(refusal)
             except ClientGone:
                 return
             except (
                 Exception
-            ):  # The last boundary: whatever broke, the client gets the one shape of a refusal.
-                log.exception("request %s: %s %s", call.request_id.decode(), call.method, call.path)
-                reply = refused(
-                    Refusal(
-                        "internal", f"the server failed on request {call.request_id.decode()}; see its log"
-                    )
-                )
+            ):  # The last boundary: the client gets the one shape of a refusal, whatever broke.
+                reply = broken(call.request_id, f"{call.method} {call.path}")
             await _send(reply, call, send)
         finally:
-            self.active -= 1
-            if not self.active:
-                self.quiet.set()
+            self.ends()
 
-    def _authorise(self, call: Call) -> None:
-        if self._token is None or call.path in _OPEN_PATHS:
-            return
-        if not hmac.compare_digest(call.headers.get(b"authorization", b""), self._token):
-            raise Refusal("unauthorized", "this server wants its token: Authorization: Bearer TOKEN")
 
-    def _shortcut(self, call: Call) -> Coroutine[Any, Any, Reply] | None:
-        """The calls to models, past FastAPI's machinery, which would cost more than a small model's work."""
-        if call.method != "POST":
-            return None
-        path = call.path
-        if path.startswith("/v1/models/") and path.endswith(":predict"):
-            return self._inference.predict(call, *_versioned(path[len("/v1/models/") : -len(":predict")]))
-        if path.startswith("/v2/models/") and path.endswith("/infer"):
-            return self._inference.infer(call, *_versioned(path[len("/v2/models/") : -len("/infer")]))
-        if path == "/v1/embeddings":
-            return self._inference.embed(call)
-        return None
+def broken(request_id: bytes, what: str) -> Reply:
+    """The reply to a request on which the server failed, whose exception goes to the log."""
+    log.exception("request %s: %s", request_id.decode(), what)
+    message = f"the server failed on request {request_id.decode()}; see its log"
+    return refused(Refusal("internal", message))
+
+
+async def answered(engine: Engine, call: Call, work: Work) -> Reply:
+    """The whole of a call to a model. Raises Refusal, and ClientGone when the client goes away before."""
+    body = await call.body()
+    asked = work(call.headers, body)
+    deadline = deadline_of(call.headers, call.arrived)
+    future: asyncio.Future[Answer | Refusal] = asyncio.get_running_loop().create_future()
+
+    def ended(outcome: Answer | Refusal) -> None:
+        if not future.done():
+            future.set_result(outcome)
+
+    ticket = engine.submit(
+        asked.served, asked.payload, ended, deadline, priority_of(call.headers), asked.wants_tokens
+    )
+    watch = asyncio.create_task(call.gone())
+    watch.add_done_callback(lambda task: None if task.cancelled() else future.cancel())
+    try:
+        outcome = await future
+    except asyncio.CancelledError:
+        engine.abandon(ticket)
+        if watch.done() and not watch.cancelled():
+            raise ClientGone from None
+        raise
+    finally:
+        watch.cancel()
+    if isinstance(outcome, Refusal):
+        raise outcome
+    return asked.reply(outcome)
 
 
 def application(engine: Engine, inference: Inference) -> FastAPI:
@@ -185,7 +228,7 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
 
     @app.post("/v1/models/{name:path}:predict", tags=["V1"], summary="KServe V1 predict", openapi_extra=body)
     async def predict(name: str, request: Request) -> Response:
-        return await _through(request, lambda call: inference.predict(call, *_versioned(name)))
+        return await _through(engine, request, inference.route(f"/v1/models/{name}:predict"))
 
     texts = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     body = _body(
@@ -202,7 +245,7 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
 
     @app.post("/v1/embeddings", tags=["OpenAI"], summary="OpenAI embeddings", openapi_extra=body)
     async def embeddings(request: Request) -> Response:
-        return await _through(request, inference.embed)
+        return await _through(engine, request, inference.embed)
 
 
 def _add_v2(app: FastAPI, engine: Engine, inference: Inference) -> None:
@@ -222,7 +265,7 @@ def _add_v2(app: FastAPI, engine: Engine, inference: Inference) -> None:
 
     @app.get("/v2/models/{name:path}/ready", tags=["V2"], summary="200: the model is ready")
     async def model_ready(name: str) -> dict[str, Any]:
-        plain, version = _versioned(name)
+        plain, version = versioned(name)
         _check_version(engine, plain, version)
         if not engine.model_ready(plain):
             raise Refusal("unavailable", engine.reason() or f"model {plain} is not ready", 1.0)
@@ -246,11 +289,11 @@ def _add_v2(app: FastAPI, engine: Engine, inference: Inference) -> None:
         "/v2/models/{name:path}/infer", tags=["V2"], summary="Open Inference Protocol", openapi_extra=body
     )
     async def infer(name: str, request: Request) -> Response:
-        return await _through(request, lambda call: inference.infer(call, *_versioned(name)))
+        return await _through(engine, request, inference.route(f"/v2/models/{name}/infer"))
 
     @app.get("/v2/models/{name:path}", tags=["V2"], summary="Model metadata")
     async def metadata(name: str) -> dict[str, Any]:
-        plain, version = _versioned(name)
+        plain, version = versioned(name)
         served = _check_version(engine, plain, version)
         if served.traits is None:
             raise Refusal("unavailable", served.error or f"model {plain} is not loaded yet", 1.0)
@@ -286,10 +329,11 @@ def _check_version(engine: Engine, name: str, version: str | None) -> Any:
     return served
 
 
-async def _through(request: Request, handler: Callable[[Call], Coroutine[Any, Any, Reply]]) -> Response:
+async def _through(engine: Engine, request: Request, work: Work | None) -> Response:
     """A handler behind FastAPI, for whoever mounts `application` without `Front`."""
+    assert work is not None, "FastAPI's path is one of route's"
     call = request.scope.get("fleet.call") or Call(request.scope, request.receive)
-    reply = await handler(call)
+    reply = await answered(engine, call, work)
     response = Response(reply.body, reply.status)
     response.raw_headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
     return response
@@ -322,12 +366,6 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _versioned(name: str) -> tuple[str, str | None]:
-    """NAME or NAME/versions/VERSION."""
-    plain, found, version = name.rpartition("/versions/")
-    return (plain, version) if found else (name, None)
 
 
 def _identified(send: Send, call: Call) -> Send:

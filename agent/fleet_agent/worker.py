@@ -3,9 +3,11 @@
 Started by the front as `python -m fleet_agent.worker FD ...`; FD is its end of a socket pair (see frame.py). It ends
 when the front does: by the kernel's parent-death signal, and by end-of-file on the socket.
 
-front -> worker: ("load", ModelConfig as dict) ("run", batch, model, [payload], [wants tokens])
-worker -> front: ("hello", Hello) ("loaded", model, Traits) ("failed", model, why) ("ran", batch, [outcome], seconds)
-outcome: ("ok", rows, finite, tokens) or ("refused", code, message)
+front -> worker: ("load", ModelConfig as dict) ("run", batch, model, {input: Placed} or [payload], sizes, wants tokens)
+worker -> front: ("hello", Hello) ("loaded", model, Traits) ("failed", model, why)
+                 ("ran", batch, [outcome], {output: Placed} or None, smallest batch that ran out of memory or None)
+outcome: ("ok", rows, finite, tokens) or ("refused", code, message); rows is None where they lie in the shared area,
+whose one output without a name is called "". See area.py.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from fleet_agent import frame
-from fleet_agent.model import InputFault, LoadedModel, ModelFault, load
-from fleet_agent.payload import Payload, count_of, joined, split
+from fleet_agent.area import Area, Placed
+from fleet_agent.model import InputFault, LoadedModel, ModelFault, Result, load
+from fleet_agent.payload import Payload, Rows, count_of, cut, is_finite, joined, rejoined, split
 from fleet_wire.agent import ModelConfig
 
 _PR_SET_PDEATHSIG = 1
@@ -34,9 +38,13 @@ _HEAD = struct.Struct("<IQ")
 
 
 def main(argv: Sequence[str]) -> int:
-    """`FD PARENT DEVICE THREADS MEMORY`: socket, the front's pid, device, torch threads (0: its own), byte bound."""
-    fd, parent, device, threads, memory = int(argv[0]), int(argv[1]), argv[2], int(argv[3]), int(argv[4])
+    """`FD AREA PARENT DEVICE THREADS MEMORY`: socket, shared area, the front's pid, device, torch threads (0: its own),
+    byte bound."""
+    fd, shared, parent, device = int(argv[0]), int(argv[1]), int(argv[2]), argv[3]
+    threads, memory = int(argv[4]), int(argv[5])
     _die_with(parent)
+    area = Area(shared, front=False)
+    os.close(shared)
     # The controller signals the whole process group; when to stop is the front's to say. Handlers rather than
     # SIG_IGN, since the latter would be inherited by whatever a model starts.
     signal.signal(signal.SIGTERM, _heard)
@@ -45,23 +53,31 @@ def main(argv: Sequence[str]) -> int:
         torch.set_num_threads(threads)
     with socket.socket(fileno=fd) as link:
         try:
-            Worker(link, device, memory).serve()
+            Worker(link, area, device, memory).serve()
         except (EOFError, ConnectionError):
             return 0
+        except DeviceBroken as error:
+            print(f"the device can't be used any more: {error}", file=sys.stderr)  # noqa: T201 - the front's log
+            return 1
     return 0
+
+
+class DeviceBroken(Exception):
+    """An error after which this process can't compute anything more; a new one can."""
 
 
 class Worker:
     """Answers the front's messages until the socket ends."""
 
-    def __init__(self, link: socket.socket, device: str, memory_bound: int) -> None:
+    def __init__(self, link: socket.socket, area: Area, device: str, memory_bound: int) -> None:
         self._link = link
+        self._area = area
         self._device_name = device
         self._memory_bound = memory_bound
         self._models: dict[str, LoadedModel] = {}
 
     def serve(self) -> None:
-        """Raises EOFError when the front is gone."""
+        """Raises EOFError when the front is gone, DeviceBroken when this process can't go on."""
         try:
             device = resolve(self._device_name, self._memory_bound)
         except (RuntimeError, ValueError) as error:
@@ -104,39 +120,47 @@ class Worker:
             "inputs": model.inputs,
             "outputs": model.outputs,
             "embeddings": model.embeddings,
+            "tensors": not callable(getattr(model.instance, "preprocess", None)),
             "memory_bytes": held,
             "load_s": time.perf_counter() - started,
         }
         self._send(("loaded", config.name, traits))
 
-    def _run(self, batch: int, name: str, payloads: list[Payload], wants_tokens: list[bool]) -> None:
-        started = time.perf_counter()
-        outcomes = self._outcomes(self._models[name], payloads, wants_tokens)
+    def _run(
+        self,
+        batch: int,
+        name: str,
+        payloads: dict[str, Placed] | list[Payload],
+        sizes: list[int],
+        wants_tokens: list[bool],
+    ) -> None:
+        if isinstance(payloads, dict):
+            together: Payload = {key: self._area.get(placed) for key, placed in payloads.items()}
+        else:
+            together = joined(payloads)
+        attempt = Attempt(self._models[name])
+        outcomes = attempt.outcomes(together, sizes, wants_tokens)
+        placed = self._placed(attempt.whole)
+        if placed is not None:
+            outcomes = [("ok", None, *outcome[2:]) for outcome in outcomes]
         try:
-            self._send(("ran", batch, outcomes, time.perf_counter() - started))
+            self._send(("ran", batch, outcomes, placed, attempt.out_of_memory))
         except (pickle.PicklingError, RecursionError) as error:
             refused = ("refused", "internal", f"model {name}'s outputs can't be sent: {error}")
-            self._send(("ran", batch, [refused] * len(payloads), time.perf_counter() - started))
+            self._send(("ran", batch, [refused] * len(sizes), None, attempt.out_of_memory))
+        if attempt.broken is not None:
+            raise DeviceBroken(attempt.broken)
 
-    def _outcomes(
-        self, model: LoadedModel, payloads: list[Payload], wants_tokens: list[bool]
-    ) -> list[tuple[Any, ...]]:
-        """All parts together; if that fails, each alone, so that a bad one takes nobody with it."""
-        try:
-            result = model.run(joined(payloads))
-            pieces = split(result.rows, [count_of(payload) for payload in payloads])
-            return [
-                ("ok", rows, result.finite, model.tokens(payload) if wants else None)
-                for rows, payload, wants in zip(pieces, payloads, wants_tokens, strict=True)
-            ]
-        except Exception as error:  # The user's code may raise anything; the request gets it, not the worker.
-            if len(payloads) == 1:
-                return [_refused(model.config.name, error)]
-        return [
-            outcome
-            for payload, wants in zip(payloads, wants_tokens, strict=True)
-            for outcome in self._outcomes(model, [payload], [wants])
-        ]
+    def _placed(self, rows: Rows | None) -> dict[str, Placed] | None:
+        """Where the outputs of the batch are in the shared area; None: they go in the message."""
+        named = {"": rows} if isinstance(rows, np.ndarray) else rows
+        if not isinstance(named, dict):
+            return None
+        self._area.clear()
+        found = {name: self._area.put([array]) for name, array in named.items()}
+        return (
+            {name: put[0] for name, put in found.items() if put is not None} if all(found.values()) else None
+        )
 
     def _send(self, message: object) -> None:
         for piece in frame.encode(message):
@@ -160,12 +184,110 @@ class Worker:
         return data
 
 
+class Attempt:
+    """One batch through one model, in as few pieces as it takes: a bad request takes nobody with it, and what is too
+    large for the device's memory is computed in halves.
+
+    Afterwards `whole` is the batch's output where every part is in it, `out_of_memory` the smallest number of items
+    that didn't fit, `broken` why the device can't go on.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self.whole: Rows | None = None
+        self.out_of_memory: int | None = None
+        self.broken: str | None = None
+
+    def outcomes(
+        self, together: Payload, sizes: Sequence[int], wants_tokens: Sequence[bool]
+    ) -> list[tuple[Any, ...]]:
+        """One outcome per part. Where the batch fails, its halves are tried, and theirs: one bad part among n costs
+        about 2 log2(n) more runs."""
+        outcomes = self._tried(together, sizes, wants_tokens)
+        if outcomes is not None:
+            return outcomes
+        middle = len(sizes) // 2
+        items = sum(sizes[:middle])
+        first = self.outcomes(cut(together, 0, items), sizes[:middle], wants_tokens[:middle])
+        rest = cut(together, items, sum(sizes))
+        outcomes = first + self.outcomes(rest, sizes[middle:], wants_tokens[middle:])
+        self.whole = None
+        return outcomes
+
+    def _tried(
+        self, together: Payload, sizes: Sequence[int], wants_tokens: Sequence[bool]
+    ) -> list[tuple[Any, ...]] | None:
+        """None: it failed, and there is more than one part to blame."""
+        if self.broken is not None:
+            return [("refused", "unavailable", self.broken)] * len(sizes)
+        try:
+            result = self._within_memory(together)
+            self.whole = result.rows
+            pieces = split(result.rows, sizes)
+            tokens = self._tokens(together, sizes, wants_tokens)
+            return [
+                ("ok", rows, result.finite or is_finite(rows), count)
+                for rows, count in zip(pieces, tokens, strict=True)
+            ]
+        except Exception as error:  # The user's code may raise anything; the request gets it, not the worker.
+            if _breaks(error):
+                traceback.print_exception(error, file=sys.stderr)
+                self.broken = f"the device failed on this batch ({error}); it may be sent again"
+                return [("refused", "unavailable", self.broken)] * len(sizes)
+            return [_refused(self._model.config.name, error)] if len(sizes) == 1 else None
+
+    def _tokens(
+        self, together: Payload, sizes: Sequence[int], wants_tokens: Sequence[bool]
+    ) -> list[int | None]:
+        if not any(wants_tokens):
+            return [None] * len(sizes)
+        found: list[int | None] = []
+        at = 0
+        for size, wants in zip(sizes, wants_tokens, strict=True):
+            found.append(self._model.tokens(cut(together, at, at + size)) if wants else None)
+            at += size
+        return found
+
+    def _within_memory(self, payload: Payload) -> Result:
+        """The batch at once, or in halves where the device's memory doesn't hold it. Raises what the model raises."""
+        count = count_of(payload)
+        try:
+            return self._model.run(payload)
+        except Exception as error:  # The user's code may raise anything.
+            if count == 1 or not _is_out_of_memory(error):
+                raise
+        # Outside of the except block, whose exception keeps the tensors of the failed run alive.
+        self.out_of_memory = min(count, self.out_of_memory or count)
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        middle = count // 2
+        halves = [
+            self._within_memory(cut(payload, 0, middle)),
+            self._within_memory(cut(payload, middle, count)),
+        ]
+        return Result(rejoined([half.rows for half in halves]), all(half.finite for half in halves))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _breaks(error: Exception) -> bool:
+    """CUDA errors other than memory stay: every later call in this process fails too."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
 def _refused(name: str, error: Exception) -> tuple[str, str, str]:
     if isinstance(error, InputFault):
         return ("refused", "bad_request", str(error))
     if isinstance(error, ModelFault):
         return ("refused", "internal", str(error))
     traceback.print_exception(error, file=sys.stderr)
+    if _is_out_of_memory(error):
+        message = f"model {name}: the device's memory doesn't hold even one instance of this request: {error}"
+        return ("refused", "internal", message)
     return ("refused", "internal", f"model {name} raised {type(error).__name__}: {error}")
 
 

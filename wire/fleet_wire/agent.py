@@ -77,7 +77,8 @@ class AgentConfig(BaseModel):
 
     `listen` is "HOST:PORT" (port 0: the system picks one, see RunFile). `token_file` holds the bearer token.
     `device_memory_total_bytes` bounds the device memory that the agent reports and may use; None: what the device has.
-    `action_id` is the controller's name for the start that made this process.
+    `action_id` is the controller's name for the start that made this process. A batch that takes longer than
+    `hang_timeout_s` (and than ten times the 99th percentile of that model's batches) has its worker killed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,6 +95,7 @@ class AgentConfig(BaseModel):
     run_file: str | None = None
     device_memory_total_bytes: int | None = Field(default=None, ge=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)
+    hang_timeout_s: float = Field(default=30.0, gt=0)
 
 
 class RunFile(BaseModel):

@@ -40,8 +40,8 @@ def instance_of(config: ModelConfig, file: Path, device: torch.device) -> Progra
             program = torch.export.load(data)
     except Exception as error:  # A file that isn't what it should be makes the reader raise nearly anything.
         raise ModelFault(
-            f"{where} is no exported program, or torch {torch.__version__} can't read it: {_first_line(error)}; write "
-            "it with torch.export.save"
+            f"{where} is no exported program, or one that torch {torch.__version__} can't read; write it with "
+            "torch.export.save of the same torch (why: in the agent's log)"
         ) from error
     finally:
         quiet.disabled = before
@@ -90,7 +90,7 @@ def _check_batch(program: ExportedProgram, size: Any, name: str, largest: int, w
         return
     if bounds.lower > 1 or bounds.upper < largest:
         raise ModelFault(
-            f"{where}: it was exported for batches of {bounds.lower} to {bounds.upper} (input {name}), which doesn't "
+            f"{where}: it was exported for batches of {max(1, bounds.lower)} to {bounds.upper} (input {name}), which doesn't "
             f"cover 1 to max_batch_size {largest}; set batching.max_batch_size, or export it with a wider Dim"
         )
 
@@ -107,7 +107,3 @@ def _caller(program: ExportedProgram, module: torch.nn.Module) -> Any:
         return module(*tensors[:positional], **dict(zip(keywords, tensors[positional:], strict=True)))
 
     return call
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,6 @@ that very file.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fleet_agent.model.faults import ModelFault, place, said
+from fleet_agent.model.pins import pickled
 from fleet_agent.model.source import class_of
 from fleet_wire.agent import ModelConfig
 
@@ -46,15 +46,16 @@ def instance_of(config: ModelConfig, files: list[Path], device: torch.device) ->
 
 
 def _read(file: Path, name: str, device: torch.device) -> dict[str, torch.Tensor]:
+    if not pickled(file):
+        try:
+            return load_file(file, device=str(device))
+        except SafetensorError as error:
+            raise ModelFault(f"{name}: {file.name} is no safetensors file: {error}") from error
     try:
-        return load_file(file, device=str(device))
-    except SafetensorError as error:
-        problem: Exception = error
-    try:
-        # The pin allowed it, else it would have been refused before.
+        # Its pin trusts it, else it would have been refused before.
         read: Any = torch.load(file, map_location=device, weights_only=False)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError):
-        raise ModelFault(f"{name}: {file.name} is no safetensors file: {problem}") from problem
+    except Exception as error:  # A pickle may run anything, and so raise anything.
+        raise ModelFault(f"{name}: {file.name} can't be unpickled: {said(error)}") from error
     if not isinstance(read, dict) or not all(isinstance(value, torch.Tensor) for value in read.values()):
         raise ModelFault(f"{name}: {file.name} holds {type(read).__name__}, not a state dict of tensors")
     return read

@@ -23,7 +23,7 @@ def instance_of(config: ModelConfig, file: Path, device: torch.device) -> Progra
     except (RuntimeError, ValueError) as error:
         raise ModelFault(
             f"model {config.name}: {file.name} is no TorchScript program, or torch {torch.__version__} can't read it: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0].partition('. ')[0]}"
         ) from error
     network.eval()
     inputs = [_metadata(tensor.model_dump()) for tensor in config.inputs]

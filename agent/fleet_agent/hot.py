@@ -1,0 +1,243 @@
+"""The short way for calls to models: uvicorn's httptools protocol, which answers ordinary ones itself.
+
+A call whose head is ordinary (head.py) is read, queued and answered here, without a parser, a task or an ASGI cycle: on
+a small model those cost more than the model. Everything else, on the same connection, is the parser's and the ASGI
+application's: other addresses, chunked bodies, heads in several pieces, whatever is doubtful. Both ways end in the same
+`Inference`, so they answer alike; FastAPI documents both.
+
+One call at a time is in work per connection; what a client sends behind it waits here. Idle connections are closed
+after `timeout_keep_alive`, and so are those that don't get a head done in that time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fleet_agent.call import MAX_BODY, Reply, deadline_of, priority_of, refused, request_id
+from fleet_agent.head import Head, read
+from fleet_agent.inference import Work
+from fleet_agent.served import Answer, Ticket
+from fleet_agent.server import Front, broken
+from fleet_wire.refusal import Refusal
+
+_BODY_TIMEOUT_S = 60.0
+_ROUTES = 1024
+
+
+class HotProtocol(HttpToolsProtocol):
+    """One connection. `front` is set by `protocol_for`."""
+
+    front: Front
+    routes: dict[bytes, Work | None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parsing = False  # the parser has seen the beginning of a message and not its end
+        self._head: Head | None = None  # of the call that is in work here
+        self._ticket: Ticket | None = None
+        self._pieces: list[bytes] = []
+        self._missing = 0
+        self._behind = b""
+        self._closing = False
+        self._idle_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._idle_since = time.monotonic()
+        self._timer = self.loop.call_later(self.timeout_keep_alive, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._head is not None:
+            if self._ticket is not None:
+                self.front.engine.abandon(self._ticket)
+            self._done()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._missing:
+            self._more(data)
+        elif self._head is not None or self._behind or self.flow.write_paused:
+            self._keep(data)
+        elif self._parsing or (self.cycle is not None and not self.cycle.response_complete):
+            self._feed(data)
+        else:
+            self._begin(data)
+
+    def shutdown(self) -> None:
+        """uvicorn's graceful end: what is in work is answered first."""
+        if self._head is None:
+            super().shutdown()
+        else:
+            self._closing = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._next()
+
+    # The parser's way
+
+    def _feed(self, data: bytes) -> None:
+        self._parsing = True
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._parsing = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._parsing = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # `_look` does that
+        self._idle_since = time.monotonic()
+
+    # The short way
+
+    def _begin(self, data: bytes) -> None:
+        head = read(data)
+        work = None if head is None else self._work(head.path)
+        if head is None or work is None or head.length > MAX_BODY:
+            self._feed(data)
+            return
+        self.front.begins()
+        self._head = head
+        body = data[head.end :]
+        if len(body) < head.length:
+            self._pieces = [body]
+            self._missing = head.length - len(body)
+            self._idle_since = time.monotonic()
+            return
+        if len(body) > head.length:
+            self._behind = body[head.length :]
+            body = body[: head.length]
+        self._ask(head, work, body)
+
+    def _work(self, path: bytes) -> Work | None:
+        try:
+            return self.routes[path]
+        except KeyError:
+            if len(self.routes) >= _ROUTES:
+                self.routes.clear()
+            work = self.routes[path] = self.front.inference.route(path.decode())
+            return work
+
+    def _more(self, data: bytes) -> None:
+        """Another piece of the body."""
+        self._idle_since = time.monotonic()
+        if len(data) > self._missing:
+            self._behind = data[self._missing :]
+            data = data[: self._missing]
+        self._pieces.append(data)
+        self._missing -= len(data)
+        if not self._missing:
+            body, self._pieces = b"".join(self._pieces), []
+            assert self._head is not None
+            work = self._work(self._head.path)
+            assert work is not None
+            self._ask(self._head, work, body)
+
+    def _keep(self, data: bytes) -> None:
+        """What comes before the call in work is answered."""
+        self._behind += data
+        if len(self._behind) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def _ask(self, head: Head, work: Work, body: bytes) -> None:
+        headers = head.headers
+        try:
+            self.front.authorise(head.path.decode(), headers)
+            asked = work(headers, body)
+            deadline = deadline_of(headers, time.monotonic())
+
+            def ended(outcome: Answer | Refusal) -> None:
+                self._ticket = None
+                try:
+                    if isinstance(outcome, Refusal):
+                        self._reply(refused(outcome))
+                    else:
+                        self._reply(asked.reply(outcome))
+                except Refusal as refusal:
+                    self._reply(refused(refusal))
+                except Exception:  # The last boundary, as in Front.
+                    self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
+
+            self._ticket = self.front.engine.submit(
+                asked.served, asked.payload, ended, deadline, priority_of(headers), asked.wants_tokens
+            )
+        except Refusal as refusal:
+            self._reply(refused(refusal))
+        except Exception:  # The last boundary, as in Front.
+            self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
+
+    def _reply(self, reply: Reply) -> None:
+        head = self._head
+        assert head is not None
+        lines = [b"%s: %s\r\n" % pair for pair in self.server_state.default_headers]
+        lines += [b"%s: %s\r\n" % pair for pair in reply.headers]
+        closing = self._closing or (b"connection", b"close") in reply.headers
+        if self._closing:
+            lines.append(b"connection: close\r\n")
+        own = request_id(head.headers.get(b"x-request-id"))
+        lines.append(b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (len(reply.body), own))
+        self.transport.write(STATUS_LINE[reply.status] + b"".join(lines) + reply.body)
+        self.server_state.total_requests += 1
+        self._done()
+        if closing:
+            self.transport.close()
+        else:
+            self._next()
+
+    def _done(self) -> None:
+        self._head = None
+        self._ticket = None
+        self._missing = 0
+        self._idle_since = time.monotonic()
+        self.front.ends()
+
+    def _next(self) -> None:
+        """Go on with what came behind the last call, unless its answer isn't taken."""
+        if self._behind and self._head is None:
+            # Not from here, or a long pipeline would be a deep recursion.
+            self.loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if (
+            self._behind
+            and self._head is None
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        ):
+            data, self._behind = self._behind, b""
+            self.flow.resume_reading()
+            self.data_received(data)
+
+    def _look(self) -> None:
+        """Close the connection if it waits for a head, or for more of a body, too long; else look again later."""
+        now = time.monotonic()
+        reading = self._missing > 0
+        limit = _BODY_TIMEOUT_S if reading else float(self.timeout_keep_alive)
+        working = self._head is not None or (self.cycle is not None and not self.cycle.response_complete)
+        left = limit if working and not reading else self._idle_since + limit - now
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._look)
+        elif reading:
+            self._missing = 0
+            self._closing = True
+            self._reply(refused(Refusal("request_timeout", f"the body stopped coming for {limit:.0f} s")))
+        else:
+            self.transport.close()
+
+
+def protocol_for(front: Front) -> type[HotProtocol]:
+    """uvicorn constructs its protocols itself, from a class: this one's connections belong to `front`."""
+    return type("FrontProtocol", (HotProtocol,), {"front": front, "routes": {}})

@@ -1,0 +1,100 @@
+"""Bodies that are nothing but numbers: bare (`application/octet-stream`) or an .npy file (`application/x-npy`). PURE.
+
+Bare numbers are little-endian and row-major, as many whole instances as there are, by the type and shape of the model's
+one declared input. The answer comes in the same form unless `Accept` asks for JSON; bare ones name their type and shape
+in headers. Source: numpy.lib.format; arrays of objects, which are pickles, are never read.
+"""
+
+from __future__ import annotations
+
+import io
+from math import prod
+
+import numpy as np
+
+from fleet_agent.call import Headers
+from fleet_agent.served import Traits
+from fleet_agent.tensors import DTYPES, Array, TensorMetadata, datatype_of, from_binary
+from fleet_wire.refusal import Refusal
+
+BARE = "application/octet-stream"
+NPY = "application/x-npy"
+_FORMS = {BARE.encode(): BARE, NPY.encode(): NPY}
+
+
+def form_of(headers: Headers) -> str | None:
+    """BARE or NPY by Content-Type, None for every other."""
+    return _FORMS.get(headers.get(b"content-type", b""))
+
+
+def answer_form(headers: Headers, form: str) -> str | None:
+    """In what form to answer a body of that form; None: JSON."""
+    accept = headers.get(b"accept", b"*/*")
+    return None if accept == b"application/json" else _FORMS.get(accept, form)
+
+
+def read(form: str, body: bytes, model: str, traits: Traits) -> dict[str, Array]:
+    """The instances in the body, under the input's name. Raises Refusal."""
+    if form == BARE:
+        return _bare(body, model, traits.inputs)
+    array = _npy(body)
+    if not array.ndim or not len(array):
+        raise Refusal("bad_request", "the array's first dimension is the instances, one at least")
+    if not traits.inputs:
+        return {"input0": array}
+    if len(traits.inputs) > 1:
+        raise Refusal("bad_request", f"model {model} takes {len(traits.inputs)} inputs; use /v2 for them")
+    declared = traits.inputs[0]
+    wanted = DTYPES.get(declared["datatype"])
+    if wanted is None or array.dtype != wanted:
+        own = datatype_of(array) if array.dtype.kind in "biuf" else str(array.dtype)
+        raise Refusal("bad_request", f"model {model} takes {declared['datatype']}, the array is {own}")
+    _check_shape(array.shape, declared)
+    return {declared["name"]: array}
+
+
+def write(form: str, rows: Array) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The rows as a body with its headers."""
+    if form == NPY:
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.asarray(rows), allow_pickle=False)
+        return file.getvalue(), [(b"content-type", NPY.encode())]
+    little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
+    shape = ",".join(map(str, rows.shape)).encode()
+    return little.tobytes(), [
+        (b"content-type", BARE.encode()),
+        (b"x-fleet-datatype", datatype_of(little).encode()),
+        (b"x-fleet-shape", shape),
+    ]
+
+
+def _bare(body: bytes, model: str, inputs: list[TensorMetadata]) -> dict[str, Array]:
+    if len(inputs) != 1 or -1 in inputs[0]["shape"][1:] or inputs[0]["datatype"] not in DTYPES:
+        raise Refusal(
+            "bad_request",
+            f"model {model} doesn't declare one input of numbers with a fixed shape, so bare numbers say too "
+            f"little; send JSON, {NPY} or /v2 binary tensors",
+        )
+    declared = inputs[0]
+    row = prod(declared["shape"][1:]) * DTYPES[declared["datatype"]].itemsize
+    if not body or len(body) % row:
+        raise Refusal("bad_request", f"an instance is {row} bytes; the body has {len(body)}")
+    shape = [len(body) // row, *declared["shape"][1:]]
+    name = declared["name"]
+    return {name: from_binary(name, declared["datatype"], shape, memoryview(body))}
+
+
+def _npy(body: bytes) -> Array:
+    try:
+        array: Array = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, KeyError, TypeError) as error:
+        raise Refusal("bad_request", f"the body is no .npy file of numbers: {error}") from None
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")) if array.dtype.kind in "biuf" else array
+
+
+def _check_shape(shape: tuple[int, ...], declared: TensorMetadata) -> None:
+    wanted = declared["shape"]
+    if len(shape) != len(wanted) or any(w not in (-1, n) for n, w in zip(shape, wanted, strict=True)):
+        raise Refusal(
+            "bad_request", f"input {declared['name']!r} has the shape {wanted} (-1: any), not {list(shape)}"
+        )
