@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "events": Entry("events", "app", "What happened, and why."),
         "explain": Entry("explain", "app", "Why a pool has as many servers as it has, or had."),
         "traffic": Entry("traffic", "app", "The requests of the last days, to simulate with."),
+        "state": Entry("state", "app", "The state store: see, check, copy it, make it again."),
         "logs": Entry("logs", "app", "The log of a host's agent, the controller or the balancer."),
     },
     "Daemons (what `up` starts)": {

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fleet_controller import daemons, spec
+from fleet_controller.fleetfile import last_good
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import SQLITE, StateFolder
 from fleetctl import discovery
-from fleetctl.failure import Failed, Interrupted
+from fleetctl.failure import USAGE, Failed, Interrupted
+from fleetctl.render.text import clean
 
 if TYPE_CHECKING:
     from fleet_controller.journal import Journal
@@ -37,6 +39,31 @@ class Fleet:
         """The fleet of this command line. Raises Failed where no file is found, SpecError where it is wrong."""
         loaded = spec.load(fleet_file(ctx))
         return cls(loaded, StateFolder.of(loaded))
+
+    @classmethod
+    @contextmanager
+    def to_read(cls, ctx: typer.Context) -> Iterator[Fleet]:
+        """The same for a command that only looks.
+
+        Where fleet.yaml is broken it sees the fleet by the last good one, with which the controller goes on. What is
+        wrong is told, and the command ends with USAGE all the same.
+        """
+        file = fleet_file(ctx)
+        try:
+            loaded, broken = spec.load(file), ""
+        except spec.SpecError as error:
+            good = last_good(file)
+            if good is None:
+                raise
+            loaded, broken = good, str(error)
+        if broken:
+            typer.echo(
+                clean(f"{broken}\n{file.name} is not in force; this is the fleet by the last good one"),
+                err=True,
+            )
+        yield cls(loaded, StateFolder.of(loaded))
+        if broken:
+            raise typer.Exit(USAGE)
 
     @property
     def started(self) -> bool:

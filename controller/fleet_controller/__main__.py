@@ -15,14 +15,14 @@ from typing import Any
 
 from fleet_controller import outside, watchdog
 from fleet_controller.clock import SteadyClock
-from fleet_controller.fleetfile import FleetFile
+from fleet_controller.fleetfile import FleetFile, last_good
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Journal, JournalError
 from fleet_controller.loop import Loop
 from fleet_controller.pulse import LOOP_S, Pulse
 from fleet_controller.requests import Refused
 from fleet_controller.spec import FleetSpec, SpecError
-from fleet_controller.statefolder import Locked, StateFolder
+from fleet_controller.statefolder import SQLITE, Locked, StateFolder
 
 # How long actions under way may take to end after SIGTERM; what is cut off goes on at the next start.
 GRACE_S = 3.0
@@ -48,15 +48,30 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        file = FleetFile(options.fleet.resolve())
-        spec = file.load()
-        sys.exit(_run(file, spec, options))
+        sys.exit(_run_by(FleetFile(options.fleet.resolve()), options))
     except (SpecError, Refused) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     except (JournalError, HostFailure, Locked, OSError) as error:
         sys.stderr.write(f"fleet-controller: {error}\n")
         sys.exit(1)
+
+
+def _run_by(file: FleetFile, options: argparse.Namespace) -> int:
+    """Run by fleet.yaml, or by the last good one where that is broken or can't be followed, and there is one."""
+    try:
+        return _run(file, file.load(), options)
+    except (SpecError, Refused) as error:
+        good = None if options.once else last_good(file.path, _folder_of(options.state))
+        if good is None:
+            raise
+        sys.stderr.write(f"{file.refused(error)}\n")
+    return _run(file, good, options)
+
+
+def _folder_of(url: str | None) -> Path | None:
+    """The state folder where --state names a file; None: it is beside fleet.yaml."""
+    return Path(url.removeprefix(SQLITE)).parent if url is not None and url.startswith(SQLITE) else None
 
 
 def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
@@ -73,7 +88,15 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
         end_watch = watchdog.watch(pulse, watchdog.start_afresh)
         journal = Journal.open(folder.journal_url)
         world = outside.real(spec, journal, folder, executor, clock, pulse)
-        loop = Loop(file, spec, journal, world)
+        try:
+            loop = Loop(file, spec, journal, world)
+        except Refused:
+            end_watch()
+            journal.close()
+            raise
+        file.keep_in(folder.path)
+        if not file.problem:
+            file.accepted()
         if options.once:
             _print_once(loop)
             return 0

@@ -77,8 +77,7 @@ class Client:
             return Sent(start, time.monotonic(), None, repr(error))
 
     async def _exchange(self) -> tuple[int, bytes]:
-        fresh = not self._idle
-        reader, writer = await asyncio.open_connection(self._host, self._port) if fresh else self._idle.pop()
+        reader, writer = await self._connection()
         async with asyncio.timeout(60):
             writer.write(self._request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -89,6 +88,15 @@ class Client:
         else:
             self._idle.append((reader, writer))
         return int(head.split(b" ", 2)[1]), body
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """One that lies idle, or a new one. Those that the balancer has closed in the meantime are dropped."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
 
     def close(self) -> None:
         for _, writer in self._idle:
@@ -161,14 +169,14 @@ class Fleet:
     def endpoint(self) -> str:
         return str(self.status()["endpoint"])
 
-    def wait(self, what: str, check: Callable[[], Any], timeout_s: float = 90) -> None:
+    def wait(self, what: str, check: Callable[[], Any], timeout_s: float = 90, every_s: float = 0.2) -> None:
         """Poll until `check` is truthy; fails naming `what`, with the fleet's status, events and logs."""
         deadline = time.monotonic() + timeout_s
         while not check():
             if time.monotonic() > deadline:
                 told = f"{self.status()}\n{self.events()[-10:]}\n{self.log()}"
                 pytest.fail(f"not within {timeout_s:.0f} s: {what}\n{told}")
-            time.sleep(0.2)
+            time.sleep(every_s)
 
     def wait_ready(self, count: int, timeout_s: float = 60) -> None:
         """Until so many hosts are ready, no more and no fewer."""

@@ -41,7 +41,11 @@ def events(
     ] = EventForm.TABLE,
 ) -> None:
     """What happened to the fleet and why, oldest first: decisions, starts, stops, failures."""
-    fleet = Fleet.of(ctx)
+    with Fleet.to_read(ctx) as fleet:
+        _events(fleet, follow, number, output)
+
+
+def _events(fleet: Fleet, follow: bool, number: int, output: EventForm) -> None:
     try:
         with fleet.history() as journal:
             last = 0

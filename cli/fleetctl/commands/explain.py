@@ -40,7 +40,11 @@ def explain(
     With --at, the decision that was in force then and the one before it. With several pools and none named, JSON
     comes as one object a line.
     """
-    fleet = Fleet.of(ctx)
+    with Fleet.to_read(ctx) as fleet:
+        _explain(fleet, pool, at, output)
+
+
+def _explain(fleet: Fleet, pool: str | None, at: str | None, output: Form) -> None:
     names = [fleet.spec.pool(pool).name] if pool else [p.name for p in fleet.spec.pools]
     now = time.time()
     then = None if at is None else _then(at, now)
@@ -48,8 +52,11 @@ def explain(
         if then is not None:
             told = [_replay(name, then, journal) for name in names]
         else:
-            pools = {p["name"]: p for p in picture.take(fleet, journal, now)["pools"]}
+            seen = picture.take(fleet, journal, now)
+            pools = {p["name"]: p for p in seen["pools"]}
             told = [_explanation(name, fleet, pools.get(name) or {}) for name in names]
+            if config := seen["controller"].get("config"):
+                told = [{**value, "diagnosis": [*value["diagnosis"], config]} for value in told]
     if then is None and any(value["at"] is not None for value in told) and not fleet.controller_runs():
         typer.echo("the controller is not running; this is what it last said", err=True)
     if output is Form.TABLE:

@@ -32,7 +32,11 @@ def status(
 
     Where the controller is not running this is the last known picture, and it says how old that is.
     """
-    fleet = Fleet.of(ctx)
+    with Fleet.to_read(ctx) as fleet:
+        _status(fleet, watch, output)
+
+
+def _status(fleet: Fleet, watch: bool, output: Form) -> None:
     if watch:
         try:
             _watch(fleet, output)

@@ -60,6 +60,8 @@ def _head(picture: Mapping[str, Any]) -> Table:
     table.add_row("fleet", Text(line(picture["fleet"])))
     table.add_row("endpoint", Text(line(picture["endpoint"]) or "-"))
     table.add_row("controller", _controller(controller, picture["goal"]))
+    if controller.get("config"):
+        table.add_row("fleet.yaml", Text(line(controller["config"]), style="bold red"))
     balancer = picture.get("balancer")
     if controller["running"] and balancer and not balancer.get("running", True):
         table.add_row("balancer", Text(f"NOT RUNNING: {line(balancer.get('error'))}", style="bold red"))

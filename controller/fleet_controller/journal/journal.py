@@ -72,16 +72,17 @@ class Journal:
         """Open (and create or migrate) the store at an SQLAlchemy `url`. Raises JournalError."""
         try:
             parsed = make_url(url)
-            sqlite = parsed.get_backend_name() == "sqlite"
-            engine = sa.create_engine(parsed, pool_pre_ping=not sqlite)
-        except (ArgumentError, ImportError) as error:
-            # the URL itself may hold a password
+        except ArgumentError as error:
+            raise JournalError(f"this state store can't be used: {error}; give it as sqlite:///PATH") from error
+        if parsed.get_backend_name() != "sqlite":
+            # Two controllers on two machines would both act; nothing fences the one that was cut off yet.
             raise JournalError(
-                f"this state store can't be used: {error}; give it as sqlite:///PATH"
-            ) from error
-        if sqlite:
-            _private_file(Path(parsed.database or ""))
-            _tune_sqlite(engine)
+                f"{parsed.get_backend_name()} is not available as a state store, only SQLite is; "
+                "give it as sqlite:///PATH"
+            )
+        engine = sa.create_engine(parsed)
+        _private_file(Path(parsed.database or ""))
+        _tune_sqlite(engine)
         journal = cls(engine)
         try:
             journal._migrate()
@@ -136,8 +137,8 @@ class Journal:
         except seal.Broken as broken:
             where = self._engine.url.database or self._engine.url.render_as_string(hide_password=True)
             raise JournalError(
-                f"{where}: {broken}. Nothing is done with a damaged state store: move it away and run `fleetctl up`, "
-                "which makes it again from the hosts (API keys are to be made again), or put back a copy of it"
+                f"{where}: {broken}. Nothing is done with a damaged state store: `fleetctl state rebuild` makes it "
+                "again from the hosts and keeps the old one beside it"
             ) from broken
         except DatabaseError as error:
             where = self._engine.url.render_as_string(hide_password=True)

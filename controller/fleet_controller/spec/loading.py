@@ -35,9 +35,12 @@ class _Frame(FleetFile):
 _FILLER = {"fleet": "unnamed", "hosts": [None], "models": [None], "pools": [None]}
 
 
-def load(path: Path) -> FleetSpec:
-    """The fleet that the file at `path` describes. Raises SpecError, with all that is wrong at once."""
-    read = document.read(path)
+def load(path: Path, content: bytes | None = None) -> FleetSpec:
+    """The fleet that the file at `path` describes. Raises SpecError, with all that is wrong at once.
+
+    `content` stands for what is in the file; paths in it count from the file's folder all the same.
+    """
+    read = document.read(path) if content is None else document.parse(content, path)
     if not isinstance(read.value, dict):
         message = f'is {explain.shown(read.value)}, not a mapping; start with "fleet: NAME"'
         raise SpecError([Problem(message, *read.spot(()))], path)

@@ -49,7 +49,7 @@ def test_a_changed_row_is_refused_by_name_and_says_what_to_do(
     spoil(url, statement)
     with pytest.raises(JournalError, match=row) as told:
         read()
-    assert "move it away and run `fleetctl up`" in str(told.value)
+    assert "`fleetctl state rebuild` makes it again from the hosts" in str(told.value)
 
 
 def test_a_damaged_row_is_not_sealed_again_by_the_next_change(journal: Journal, url: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from fleet_controller.actuate import Site
 from fleet_controller.clock import SteadyClock
 from fleet_controller.failpoint import FailpointReached
+from fleet_controller.fleetfile import IN_FORCE
 from fleet_controller.frontdoor import FrontDoorError
 from fleet_controller.journal import JournalError
 from fleet_controller.lifecycle import GOING_DOWN, HostState
@@ -76,16 +77,35 @@ class FakeFile:
     def __init__(self, world: World) -> None:
         self._world = world
         self._loaded = -1
+        self._read: FleetSpec | None = None
+        self.problem = ""
 
     def load(self) -> FleetSpec:
         edition = self._world.edition
         self._loaded = edition.number
         if edition.spec is None:
             raise SpecError([Problem(1, "", "it ends in the middle")], self.path)
+        self._read = edition.spec
         return edition.spec
 
     def changed(self) -> bool:
         return self._loaded != self._world.edition.number
+
+    def accepted(self) -> None:
+        self.problem, self._world.kept = "", self._read
+
+    def refused(self, problem: object) -> str:
+        self.problem = f"{IN_FORCE} {problem}"
+        return self.problem
+
+    def load_or_last_good(self) -> FleetSpec:
+        try:
+            return self.load()
+        except SpecError as error:
+            if self._world.kept is None:
+                raise
+            self.refused(error)
+            return self._world.kept
 
 
 class Process:
@@ -108,7 +128,7 @@ class Process:
             touch("journal.migrate.after")
             spawn = self._spawn
             file = FakeFile(world)
-            spec = file.load()
+            spec = file.load_or_last_good()
             keeper = WorldDoorkeeper(spec, world.folder, journal, clock, world.balancer, touch, spawn)
             outside = Outside(
                 clock=clock,
@@ -121,6 +141,8 @@ class Process:
                 poll_s=1.0,
             )
             loop = Loop(file, spec, journal, outside)  # type: ignore[arg-type]
+            if not file.problem:
+                file.accepted()
             self.pulse.ends("the start")
             loop.run(Bell(world.baton))
         except (SpecError, Refused, JournalError, FailpointReached) as error:
@@ -233,6 +255,7 @@ class World:
         }
         self.balancer = Balancer(self.baton, self.dice, self.log, self.hosts)
         self.edition = Edition(1, spec)
+        self.kept: FleetSpec | None = None  # the last good one, as the state folder keeps it
         self.good = spec
         self.ahead_s = 0.0
         self.process: Process | None = None

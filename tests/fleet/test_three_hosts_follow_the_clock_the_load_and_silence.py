@@ -1,0 +1,110 @@
+"""A day of three SSH hosts: a schedule, a step rule, a surge, silence and the first request after it. No request fails.
+
+Only fleet.yaml makes the day short: its windows and cooldowns are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(500)]
+
+# A host answers ten requests a second, one after the other.
+MODEL = {"options": {"delay_ms": 100}, "batching": {"max_batch_size": 1}}
+CALM = {"cooldown": {"scale_up": "2s", "scale_down": "3s"}, "stabilization": {"scale_down": "3s"}}
+ALWAYS = {"min_servers": 1, "max_servers": 3, **CALM}
+STEPS = {
+    **ALWAYS,
+    "steps": [{"when": "queued > 3", "for": "2s", "add": 1}, {"when": "queued < 1", "for": "5s", "add": -1}],
+}
+SURGE = {**ALWAYS, "latency": {"percentile": 95, "target_ms": 400, "window": "10s"}}
+SILENCE = {**SURGE, "min_servers": 0, "idle": {"scale_to_zero": True, "after": "4s"}}
+
+
+class Day:
+    """The fleet's day, a chapter for each version of its scaling."""
+
+    def __init__(self, fleet: Any, hosts: str) -> None:
+        self.fleet, self._hosts, self._before = fleet, hosts, 0
+
+    async def chapter(self, scaling: dict[str, Any]) -> None:
+        """fleet.yaml says this from now on."""
+        self._before = len(await self._scaled()) if self.fleet.file.exists() else 0
+        pool = {"name": "default", "hosts": ["h*"], "models": ["tiny"], "traffic": {"slow_start": "1s"}}
+        self.fleet.write(self._hosts, scaling, model=dict(MODEL), pools=[{**pool, "scaling": scaling}])
+
+    async def _scaled(self) -> list[dict[str, Any]]:
+        return [e for e in await asyncio.to_thread(self.fleet.events) if e["kind"] == "scale"]
+
+    async def turns(self) -> list[tuple[int, int, str]]:
+        """From, to and why, in this chapter."""
+        return [(e["from"], e["to"], e["reason"]) for e in (await self._scaled())[self._before :]]
+
+    async def until_ready(self, count: int, timeout_s: float = 120) -> None:
+        def ready() -> bool:
+            return bool(self.fleet.pool()["ready"] == count)
+
+        # a look of the command line costs as much computing as the whole fleet does meanwhile
+        await asyncio.to_thread(self.fleet.wait, f"{count} hosts ready", ready, timeout_s, 1.0)
+
+
+def next_minute(notice_s: float) -> datetime:
+    """The first full minute that is at least so far away."""
+    return (datetime.now(UTC) + timedelta(seconds=notice_s + 60)).replace(second=0, microsecond=0)
+
+
+async def test_three_hosts_follow_a_schedule_a_step_rule_a_surge_and_silence(
+    fleet: Any, ssh_hosts: Any
+) -> None:
+    day = Day(fleet, ssh_hosts.yaml(ssh_hosts(3)))
+    fires = next_minute(notice_s=12)
+    cron = f"{fires.minute} {fires.hour} * * *"
+    await day.chapter({**ALWAYS, "schedules": [{"cron": cron, "min_servers": 2, "duration": "40s"}]})
+    await asyncio.to_thread(fleet.cli, "up")
+
+    async with fleet.load(rate=4) as always:
+        await day.until_ready(2)
+        assert time.time() >= fires.timestamp()
+        await day.until_ready(1)
+        assert await day.turns() == [
+            (None, 1, "min_servers asks for 1 server"),
+            (1, 2, f'schedule "{cron}" UTC asks for 2 servers'),
+            (2, 1, "min_servers asks for 1 server"),
+        ]
+
+        await day.chapter(STEPS)
+        async with fleet.load(rate=9) as more:
+            await day.until_ready(2)
+        await day.until_ready(1)
+        turns = await day.turns()
+        assert turns[0][:2] == (1, 2) and turns[-1][1] == 1, turns
+        assert all(why.startswith("queued ") and " > 3 for " in why for a, b, why in turns if b > a), turns
+        assert all(why.startswith("queued 0 < 1 for ") for a, b, why in turns if b < a), turns
+
+        await day.chapter(SURGE)
+        async with fleet.load(rate=20) as surge:  # two hosts can't take it
+            await day.until_ready(3)
+            await asyncio.sleep(2)
+        await day.until_ready(1)
+        turns = await day.turns()
+        assert max(b for a, b, _ in turns) == 3 and turns[-1][1] == 1, turns
+        assert all(" over 400 ms" in why for a, b, why in turns if b > a), turns
+        assert all(" under 400 ms" in why for a, b, why in turns if b < a), turns
+
+        await day.chapter(SILENCE)
+        await asyncio.sleep(3)
+
+    await day.until_ready(0)
+    assert sorted(fleet.in_state("off")) == ["h1", "h2", "h3"]
+    async with fleet.load(rate=2) as again:  # the first of these wait at the door
+        await day.until_ready(1)
+    turns = await day.turns()
+    assert [turn[:2] for turn in turns] == [(1, 0), (0, 1)], turns
+    assert again.sent[0].ok and max(s.ms for s in again.sent) > 1000
+    for load in (always, more, surge, again):
+        assert load.sent and not load.failed, load.failed[:3]
