@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet_controller.observe import Observation
+from fleet_controller.servicecurve import ModelLoad
 from fleet_controller.spec import PoolSpec
 from fleet_controller.window import HostSample, PoolSample
 from fleet_wire.histogram import LatencyHistogram
@@ -46,6 +47,11 @@ def host_samples(pool: PoolSpec, observation: Observation) -> list[HostSample]:
                 completed=status.completed,
                 queued=status.queued,
                 ready=status.state == "ready",
+                models=tuple(
+                    ModelLoad(m.name, m.completed, m.items, m.max_batch_size, tuple(m.service_curve))
+                    for m in status.models
+                    if m.ready
+                ),
             )
         )
     return samples

@@ -9,16 +9,17 @@ samples' own clocks.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from fleet_controller.servicecurve import ModelLoad, pool_capacity
+from fleet_controller.slices import HostLine, PoolSums, covered
 from fleet_controller.spec.scaling import ScalingSpec
-from fleet_wire.histogram import GAMMA, MIN_MS, LatencyHistogram, merged
+from fleet_wire.histogram import LatencyHistogram
 
 DEFAULT_WINDOW_S = 60.0
 ARRIVALS_S = 15.0  # arrivals are looked at over this long: a surge shows before it is an average
@@ -31,6 +32,7 @@ OLD_S = 1e9  # the age of a signal whose age is not a number
 CAPACITY_MIN_UTILIZATION = 0.3
 CAPACITY_TAU_S = 120.0
 STARTS_KEPT = 7
+CURVES_EVERY_S = 30.0  # what a batch costs changes slowly
 
 
 def _measured(value: object) -> object:
@@ -61,9 +63,10 @@ class Signal(BaseModel):
     host, `queued` waiting anywhere (at the balancer or in a host's queue), `utilization` 0..1 mean over
     the ready hosts, `p50_ms`..`p99_ms` over the window, `percentile_ms` the one that scaling.latency names
     when it is another, `late_share` of what completed (0..1) took longer than the target, `completed` and
-    `errors` in the window, `startup_s` and `capacity_rps_per_server`
-    learned, `age_s` since the last good sample. A NaN, negative or absurd measurement becomes None, and
-    such an age becomes very old.
+    `errors` in the window, `startup_s` and `capacity_rps_per_server` learned (the latter: what a server
+    carries within the latency target by the agents' service curves, where there are a target and curves;
+    else what it completes per busy second), `age_s` since the last good sample. A NaN, negative or absurd
+    measurement becomes None, and such an age becomes very old.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,10 +118,9 @@ class PoolSample:
     started_at: float | None = None
 
 
-@dataclass(frozen=True)
-class HostSample:
+class HostSample(NamedTuple):
     """One agent's counters. `source` names the process; `busy_s` is its device's time under load, `queued`
-    waits there.
+    waits there. `models`: what each of its models did, and what a batch costs there.
     """
 
     at: float
@@ -128,27 +130,7 @@ class HostSample:
     completed: int
     queued: int = 0
     ready: bool = True
-
-
-@dataclass(frozen=True)
-class _PoolSlice:
-    """What happened between two samples. It ended at `end` on the controller's clock and is as long as the
-    samples' own clock says."""
-
-    start: float
-    end: float
-    arrivals: int
-    completed: int
-    errors: int
-    latency: LatencyHistogram
-
-
-@dataclass(frozen=True)
-class _HostSlice:
-    end: float
-    seconds: float
-    busy_s: float
-    completed: int
+    models: tuple[ModelLoad, ...] = ()
 
 
 class Learned(BaseModel):
@@ -169,10 +151,11 @@ class Window:
     def __init__(self, spec: ScalingSpec, learned: Learned | None = None) -> None:
         self.spec = spec
         self.learned = learned or Learned()
-        self._pool: deque[_PoolSlice] = deque()
+        self._pool = PoolSums(spec.latency.target_ms if spec.latency else None)
         self._last_pool: dict[str, tuple[float, PoolSample]] = {}
-        self._hosts: dict[str, deque[_HostSlice]] = {}
-        self._last_host: dict[str, tuple[float, HostSample]] = {}
+        self._hosts: dict[str, HostLine[HostSample]] = {}
+        self._curves_at: float | None = None
+        self._from_curves: float | None = None
         self._began: float | None = None
         self._seen: float | None = None
         self._fed: float | None = None
@@ -180,7 +163,7 @@ class Window:
         self._joined_at: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Window {self.seconds:g} s, {len(self._pool)} slices, {len(self._last_host)} hosts>"
+        return f"<Window {self.seconds:g} s, {len(self._pool.slices)} slices, {len(self._hosts)} hosts>"
 
     @property
     def seconds(self) -> float:
@@ -208,9 +191,10 @@ class Window:
             self._feed_pool(now, sample)
         if true:
             self._seen = now
-        self._feed_hosts(now, [host for host in hosts if _true_host(host)])
+        self._feed_hosts(now, hosts)
         self._prune(now)
         self._learn_capacity()
+        self._read_curves(now)
 
     def started(self, seconds: float) -> None:
         """A host took `seconds` from the decision to ready; `startup_s` is the median of the last few."""
@@ -223,42 +207,45 @@ class Window:
         if self._ready is not None and ready > self._ready:
             self._joined_at = now
         self._ready = ready
-        since = now - self.seconds
-        slices = [s for s in self._pool if s.end > since]
-        covered = _covered(slices)
-        recent = [s for s in slices if s.end > now - min(ARRIVALS_S, self.seconds)]
-        recent_s = _covered(recent)
-        latency = self._settled_latency(now, slices)
+        seconds, target = self.seconds, self.spec.latency
+        pool = self._pool
+        pool.aim(target.target_ms if target else None)
+        pool.drop(now - seconds)
+        long = covered(pool.slices)
+        recent = [s for s in pool.slices if s.end > now - min(ARRIVALS_S, seconds)]
+        recent_s = covered(recent)
         age = self._age(now)
-        latest = [s for at, s in self._last_pool.values() if at == self._seen and age <= self.seconds]
-        queued_at_hosts = sum(h.queued for at, h in self._last_host.values() if at == self._fed)
-        named = self.spec.latency.percentile if self.spec.latency else None
+        latest = [s for at, s in self._last_pool.values() if at == self._seen and age <= seconds]
+        queued_at_hosts = sum([line.last.queued for line in self._hosts.values() if line.at == self._fed])
+        named = target.percentile if target else None
         other = named is not None and named not in (50, 95, 99)
+        p50, p95, p99, own = self._settled(now).quantiles(0.50, 0.95, 0.99, (named or 50.0) / 100)
         starts = self.learned.starts_s
         return Signal(
             ready=ready,
             starting=starting,
-            rps=sum(s.completed for s in slices) / covered if covered else None,
+            rps=pool.completed / long if long else None,
             arrivals_per_s=sum(s.arrivals for s in recent) / recent_s if recent_s else None,
             in_flight=sum(s.in_flight for s in latest) if latest else None,
             queued=sum(s.queued for s in latest) + queued_at_hosts if latest else None,
             utilization=self._utilization(now, ready),
-            p50_ms=latency.quantile(0.50),
-            p95_ms=latency.quantile(0.95),
-            p99_ms=latency.quantile(0.99),
-            percentile_ms=latency.quantile(named / 100) if other and named is not None else None,
-            late_share=self._late_share(slices),
-            completed=sum(s.completed for s in slices),
-            errors=sum(s.errors for s in slices),
+            p50_ms=p50,
+            p95_ms=p95,
+            p99_ms=p99,
+            percentile_ms=own if other else None,
+            late_share=pool.late / pool.latency.count if target and pool.latency.count else None,
+            completed=pool.completed,
+            errors=pool.errors,
             startup_s=median(starts) if starts else None,
-            capacity_rps_per_server=self.learned.capacity_rps_per_server,
+            capacity_rps_per_server=self._capacity(),
             age_s=age,
         )
 
     def latency_ms(self, now: float) -> dict[str, float | None]:
         """{p50, p95, p99} of every request that completed in the window, for people (status)."""
-        latency = merged(s.latency for s in self._pool if s.end > now - self.seconds)
-        return {"p50": latency.quantile(0.50), "p95": latency.quantile(0.95), "p99": latency.quantile(0.99)}
+        self._pool.drop(now - self.seconds)
+        p50, p95, p99 = self._pool.latency.quantiles(0.50, 0.95, 0.99)
+        return {"p50": p50, "p95": p95, "p99": p99}
 
     def _age(self, now: float) -> float:
         known = self._seen if self._seen is not None else self._began
@@ -268,7 +255,7 @@ class Window:
         self._pool.clear()
         self._last_pool.clear()
         self._hosts.clear()
-        self._last_host.clear()
+        self._curves_at = None
         self._began = self._seen = self._joined_at = None
 
     def _feed_pool(self, now: float, sample: PoolSample) -> None:
@@ -287,7 +274,7 @@ class Window:
         if min(arrivals, completed, errors) < 0:
             return  # counters that went back under the same name: nothing can be said about this span
         latency = sample.latency.since(before.latency)
-        self._pool.append(_PoolSlice(now - seconds, now, arrivals, completed, errors, latency))
+        self._pool.add(now - seconds, now, arrivals, completed, errors, latency)
 
     def _zero(self, now: float, sample: PoolSample) -> PoolSample | None:
         """The start of a source seen for the first time. One that started while we watched counted from
@@ -300,35 +287,44 @@ class Window:
             return None
         return PoolSample(sample.started_at, sample.source, 0, 0, 0, 0, 0, LatencyHistogram())
 
-    def _feed_hosts(self, now: float, hosts: list[HostSample]) -> None:
+    def _feed_hosts(self, now: float, hosts: Iterable[HostSample]) -> None:
+        lines, longest = self._hosts, 2 * self.seconds
+        edge = now - min(UTILIZATION_S, self.seconds)
         for host in hosts:
-            at, before = self._last_host.get(host.name, (now, None))
-            self._last_host[host.name] = (now, host)
-            if before is None or before.source != host.source or not host.ready:
-                self._hosts.pop(host.name, None)
+            at, name, source, busy_s, completed, queued, ready, _ = host
+            if not (-math.inf < at < math.inf and 0 <= busy_s <= ABSURD):
                 continue
-            seconds = host.at - before.at
-            busy_s, completed = host.busy_s - before.busy_s, host.completed - before.completed
-            if not 0 < seconds <= 2 * self.seconds or now - at > 2 * self.seconds:
+            if not (0 <= completed <= ABSURD and 0 <= queued <= ABSURD):
                 continue
-            if busy_s < 0 or completed < 0:
+            line = lines.get(name)
+            if line is None:
+                lines[name] = HostLine(now, host)
                 continue
-            slices = self._hosts.setdefault(host.name, deque())
-            slices.append(_HostSlice(now, seconds, min(busy_s, seconds), completed))
+            seen, before = line.at, line.last
+            line.at, line.last = now, host
+            if before.source != source or not ready:
+                line.clear()
+                continue
+            seconds, busy_s, completed = at - before.at, busy_s - before.busy_s, completed - before.completed
+            if not 0 < seconds <= longest or now - seen > longest or busy_s < 0 or completed < 0:
+                line.drop(edge)
+                continue
+            line.add(edge, now, seconds, busy_s if busy_s < seconds else seconds, completed)
 
     def _prune(self, now: float) -> None:
-        old = now - 2 * self.seconds
-        self._last_pool = {source: seen for source, seen in self._last_pool.items() if seen[0] >= old}
-        self._last_host = {name: seen for name, seen in self._last_host.items() if seen[0] >= old}
-        while self._pool and self._pool[0].end <= now - self.seconds:
-            self._pool.popleft()
-        for name, slices in list(self._hosts.items()):
-            while slices and slices[0].end <= now - min(UTILIZATION_S, self.seconds):
-                slices.popleft()
-            if not slices:
+        seconds = self.seconds
+        old = now - 2 * seconds
+        if any(seen[0] < old for seen in self._last_pool.values()):
+            self._last_pool = {source: seen for source, seen in self._last_pool.items() if seen[0] >= old}
+        self._pool.drop(now - seconds)
+        edge = now - min(UTILIZATION_S, seconds)
+        silent = [(name, line) for name, line in self._hosts.items() if line.at != now]
+        for name, line in silent:
+            line.drop(edge)
+            if line.at < old:
                 del self._hosts[name]
 
-    def _settled_latency(self, now: float, slices: list[_PoolSlice]) -> LatencyHistogram:
+    def _settled(self, now: float) -> LatencyHistogram:
         """Latencies that the servers of now are to answer for.
 
         While a server has just joined, the window is full of what the smaller pool did, and the next answers are
@@ -336,20 +332,9 @@ class Window:
         only what completed from a few seconds after it joined, until the window holds nothing older.
         """
         if self._joined_at is None or now - self._joined_at > self.seconds + SETTLE_S:
-            return merged(s.latency for s in slices)
-        settled = self._joined_at + min(SETTLE_S, self.seconds / 2)
-        return merged(s.latency for s in slices if (s.start + s.end) / 2 >= settled)
-
-    def _late_share(self, slices: Iterable[_PoolSlice]) -> float | None:
-        """Share of the answers in the window that took longer than the target (to a bucket's width, 2 %)."""
-        if self.spec.latency is None:
-            return None
-        limit = math.ceil(math.log(max(MIN_MS, self.spec.latency.target_ms)) / math.log(GAMMA))
-        all_, late = 0, 0
-        for s in slices:
-            all_ += s.latency.count
-            late += sum(n for i, n in s.latency.counts.items() if i > limit)
-        return late / all_ if all_ else None
+            self._pool.since = math.inf
+            return self._pool.latency
+        return self._pool.settle(self._joined_at + min(SETTLE_S, self.seconds / 2))
 
     def _utilization(self, now: float, ready: int) -> float | None:
         """Mean over the ready hosts. A host that did not report counts as on target while the others are
@@ -357,9 +342,7 @@ class Window:
         replica_calculator.go): what is not known neither adds nor removes a server. None when fewer than
         half of them reported.
         """
-        shares = [
-            sum(s.busy_s for s in slices) / sum(s.seconds for s in slices) for slices in self._hosts.values()
-        ]
+        shares = [line.busy_s / line.seconds for line in self._hosts.values() if line.slices]
         if not shares or 2 * len(shares) < ready:
             return None
         mean = sum(shares) / len(shares)
@@ -375,9 +358,10 @@ class Window:
         """Requests per second of busy time: what one server completes at utilization 1, from busy servers
         only.
         """
-        fresh = [slices[-1] for slices in self._hosts.values() if slices[-1].end == self._fed]
-        seconds, busy = sum(s.seconds for s in fresh), sum(s.busy_s for s in fresh)
-        completed = sum(s.completed for s in fresh)
+        latest = [line.slices[-1] for line in self._hosts.values() if line.slices]
+        fresh = [s for s in latest if s[0] == self._fed]
+        seconds, busy = sum([s[1] for s in fresh]), sum([s[2] for s in fresh])
+        completed = sum([s[3] for s in fresh])
         if not seconds or busy / seconds < CAPACITY_MIN_UTILIZATION or not completed:
             return
         now_rps, known = completed / busy, self.learned.capacity_rps_per_server
@@ -386,21 +370,31 @@ class Window:
             now_rps = known + share * (now_rps - known)
         self.learned = self.learned.model_copy(update={"capacity_rps_per_server": now_rps})
 
+    def _read_curves(self, now: float) -> None:
+        """Now and then: what the ready hosts that answered carry at the latency target, by their service curves."""
+        if self.spec.latency is None:
+            self._curves_at = self._from_curves = None
+            return
+        read = self._curves_at if self._from_curves is not None else None
+        if read is not None and now - read < CURVES_EVERY_S:
+            return
+        hosts = [
+            line.last.models
+            for line in self._hosts.values()
+            if line.at == now and line.last.ready and line.last.models
+        ]
+        found = pool_capacity(hosts, self.spec.latency.target_ms, self.spec.latency.percentile)
+        if found is not None:
+            self._from_curves, self._curves_at = found, now
 
-def _covered(slices: Iterable[_PoolSlice]) -> float:
-    """Seconds that the slices cover together; those of several balancers lie over each other."""
-    total, reach = 0.0, -math.inf
-    for s in sorted(slices, key=lambda s: s.start):
-        total += max(0.0, s.end - max(s.start, reach))
-        reach = max(reach, s.end)
-    return total
+    def _capacity(self) -> float | None:
+        """At the latency target, where there is one and the hosts know what a batch costs; else what a busy server
+        completes."""
+        if self.spec.latency is not None and self._from_curves is not None:
+            return self._from_curves
+        return self.learned.capacity_rps_per_server
 
 
 def _true_pool(sample: PoolSample) -> bool:
     counts = (sample.arrivals, sample.completed, sample.errors, sample.in_flight, sample.queued)
-    return math.isfinite(sample.at) and all(0 <= n <= ABSURD for n in counts)
-
-
-def _true_host(sample: HostSample) -> bool:
-    counts = (sample.busy_s, sample.completed, sample.queued)
     return math.isfinite(sample.at) and all(0 <= n <= ABSURD for n in counts)

@@ -6,6 +6,8 @@ Relative error of a quantile is at most (GAMMA - 1) / (GAMMA + 1), that is 1 %. 
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -82,11 +84,13 @@ class LatencyHistogram:
 
         A histogram that was reset in between (its owner restarted) counts from zero: all of it is new.
         """
-        if any(n > self.counts.get(i, 0) for i, n in earlier.counts.items()):
+        before = earlier.counts.get
+        counts = {i: more for i, n in self.counts.items() if (more := n - before(i, 0))}
+        lost = earlier.counts.keys() - self.counts.keys()
+        if (counts and min(counts.values()) < 0) or any(earlier.counts[i] > 0 for i in lost):
             return self.copy()
-        counts = {i: n - earlier.counts.get(i, 0) for i, n in self.counts.items()}
         return LatencyHistogram(
-            {i: n for i, n in counts.items() if n},
+            counts,
             self.count - earlier.count,
             max(0.0, self.sum_ms - earlier.sum_ms),
         )
@@ -99,17 +103,21 @@ class LatencyHistogram:
 
         Nearest-rank, answered as the bucket's midpoint in relative terms. Raises ValueError outside 0..1.
         """
-        if not 0.0 <= q <= 1.0:
-            raise ValueError(f"a quantile lies in 0..1, not {q}")
+        return self.quantiles(q)[0]
+
+    def quantiles(self, *qs: float) -> list[float | None]:
+        """quantile() of each, at the price of one. Raises ValueError outside 0..1."""
+        for q in qs:
+            if not 0.0 <= q <= 1.0:
+                raise ValueError(f"a quantile lies in 0..1, not {q}")
         if not self.count:
-            return None
-        rank = max(1, math.ceil(q * self.count))
-        seen = 0
-        for index in sorted(self.counts):
-            seen += self.counts[index]
-            if seen >= rank:
-                return 2.0 * GAMMA**index / (GAMMA + 1.0)
-        raise AssertionError("bucket counts do not add up to count")
+            return [None] * len(qs)
+        indices = sorted(self.counts)
+        reached = list(itertools.accumulate([self.counts[index] for index in indices]))
+        if not reached or reached[-1] < self.count:
+            raise AssertionError("bucket counts do not add up to count")
+        places = [bisect.bisect_left(reached, max(1, math.ceil(q * self.count))) for q in qs]
+        return [2.0 * GAMMA ** indices[place] / (GAMMA + 1.0) for place in places]
 
     def mean(self) -> float | None:
         return self.sum_ms / self.count if self.count else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet_controller.policies import Decision, PolicyState, arrivals, decide
+from fleet_controller.servicecurve import ModelLoad
 from fleet_controller.simulate import kernel
 from fleet_controller.simulate.engine import CompiledEngine, PlainEngine, engine
 from fleet_controller.simulate.fleet import DirectFleet, PlannedFleet
@@ -167,6 +168,8 @@ class Run:
         self.curve = (
             float(curve.base_s), float(curve.per_request_s), int(curve.max_batch), int(curve.jitter == "exponential"),
         )  # fmt: skip
+        self.models = (ModelLoad("simulated", 0, 0, curve.max_batch, _points(curve)),)
+        self.names = [f"sim-{h}" for h in range(n)]
         self.next_arrival = 0
         self.began = [0.0] * n
         self.served = [0] * n  # which start of this host it is: a new process each time
@@ -205,11 +208,13 @@ class Run:
     def _advance(self, now: float, stop: float) -> None:
         setting = self.setting
         draws = self.engine.draws(4096) if self.curve[3] else self.engine.zeros(1)
+        there = max((h for h, phase in enumerate(_listed(self.phase)) if phase), default=0) + 1
+        host = self.host if isinstance(self.phase, list) else tuple(column[:there] for column in self.host)
         self.next_arrival = self.engine.advance(
             now, stop, self.arrivals, self.next_arrival, draws, self.curve,
             NO_LIMIT if setting.slots is None else setting.slots,
             math.inf if setting.target_ms is None else setting.target_ms / 1000, setting.warmup_s,
-            math.log(GAMMA), self.host, self.request, self.counters, self.seen, self.counted,
+            math.log(GAMMA), host, self.request, self.counters, self.seen, self.counted,
         )  # fmt: skip
 
     def _close(self) -> None:
@@ -222,7 +227,7 @@ class Run:
     def _look(self, now: float) -> None:
         self._close()
         wall = self.setting.start_at + now
-        phases, flying = [int(p) for p in self.phase], [int(n) for n in self.flying]
+        phases, flying = _listed(self.phase), _listed(self.flying)
         ready = [h for h, phase in enumerate(phases) if phase == READY]
         starting = phases.count(STARTING)
         at_hosts = sum(flying)
@@ -239,13 +244,7 @@ class Run:
             seen,
             self.setting.start_at,
         )
-        samples = []
-        for h in ready:
-            running = self.batch[h] >= 0
-            busy = float(self.busy[h]) + (now - float(self.since[h]) if running else 0.0)
-            waits = flying[h] - (int(self.size[h]) if running else 0)
-            samples.append(HostSample(wall, f"sim-{h}", str(self.served[h]), busy, int(self.done[h]), waits))
-        self.window.feed(wall, pool, samples)
+        self.window.feed(wall, pool, self._host_samples(now, wall, ready, flying))
         signal = self.window.signal(wall, ready=len(ready), starting=starting)
         decision = self.policy(signal, wall)
         if self.watch is not None:
@@ -255,6 +254,22 @@ class Run:
         self.wanted = decision.desired
         if decision.desired != len(ready) + starting:
             self._become(now, decision, phases, flying)
+
+    def _host_samples(self, now: float, wall: float, ready: list[int], flying: list[int]) -> list[HostSample]:
+        batch, busy, since = _listed(self.batch), _listed(self.busy), _listed(self.since)
+        done, size = _listed(self.done), _listed(self.size)
+        samples = []
+        for h in ready:
+            busy_s, waits = busy[h], flying[h]
+            if batch[h] >= 0:
+                busy_s += now - since[h]
+                waits -= size[h]
+            samples.append(
+                HostSample(
+                    wall, self.names[h], str(self.served[h]), busy_s, done[h], waits, True, self.models
+                )
+            )
+        return samples
 
     def _become(self, now: float, decision: Decision, phases: list[int], flying: list[int]) -> None:
         starts, stops = self.fleet.moves(phases, flying, decision.desired, decision.reason, now)
@@ -313,6 +328,11 @@ def quick_turns(turns: list[Turn]) -> int:
     return found
 
 
+def _listed(column: Any) -> list[Any]:
+    """A column's values as Python's own numbers: numpy's are slow one by one."""
+    return column if isinstance(column, list) else column.tolist()  # type: ignore[no-any-return]
+
+
 def _histogram(buckets: Any) -> LatencyHistogram:
     if isinstance(buckets, list):
         counts = {LOWEST + i: n for i, n in enumerate(buckets) if n}
@@ -320,6 +340,12 @@ def _histogram(buckets: Any) -> LatencyHistogram:
         places = buckets.nonzero()[0]
         counts = dict(zip((places + LOWEST).tolist(), buckets[places].tolist(), strict=True))
     return LatencyHistogram(counts, sum(counts.values()))
+
+
+def _points(curve: ServiceCurve) -> tuple[tuple[float, float], ...]:
+    """The curve as an agent learns and reports it."""
+    sizes = sorted({*(1 << k for k in range(curve.max_batch.bit_length())), curve.max_batch})
+    return tuple((float(n), curve.seconds_mean(n)) for n in sizes)
 
 
 def _most(spec: ScalingSpec, initial: int) -> int:
