@@ -51,12 +51,13 @@ class Load:
         return Trace(tuple((float(s), int(n)) for s, n in enumerate(counts)), 1.0)
 
 
-def loads(folder: Path, seconds: float | None = None) -> list[Load]:
-    """Every trace of `folder`; `seconds` cuts the evaluated span (around its peak). A CSV without an entry in
-    index.json is evaluated from a week on, or as a whole."""
+def loads(folder: Path, seconds: float | None = None, only: str = "") -> list[Load]:
+    """Every trace of `folder` whose name holds `only`; `seconds` cuts the evaluated span (around its peak). A CSV
+    without an entry in index.json is evaluated from a week on, or as a whole."""
     index = folder / "index.json"
     known: dict[str, dict[str, float]] = json.loads(index.read_text()) if index.exists() else {}
-    return [load(file, known.get(file.stem, {}), seconds) for file in sorted(folder.glob("*.csv"))]
+    files = [file for file in sorted(folder.glob("*.csv")) if only in file.stem]
+    return [load(file, known.get(file.stem, {}), seconds) for file in files]
 
 
 def load(file: Path, facts: dict[str, Any], seconds: float | None = None) -> Load:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from bench.scaling.cells import CURVE, INTERVAL_S, MAX_HOSTS, TARGET_MS, Load, first_hosts
-from bench.scaling.peers.static import StaticPeak
+from bench.scaling.peers import Peer, StaticPeak
+from bench.scaling.rival import RivalRun
 
 from fleet_controller.policies import Decision
+from fleet_controller.simulate import kernel
 from fleet_controller.simulate.hosts import ServiceCurve
 from fleet_controller.simulate.report import Report
-from fleet_controller.simulate.run import OwnPolicy, Policy, Run, Setting
+from fleet_controller.simulate.run import OwnPolicy, Run, Setting
 from fleet_controller.simulate.trace import Trace
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import Signal
@@ -31,25 +34,28 @@ class Outcome:
     setting: str
     within: float
     host_hours: float
-    flaps: int
+    flaps: int  # changes of direction within 5 minutes
     peak: int
+    changes: int = 0  # of direction, in all
 
 
 def run(
     load: Load,
     startup_s: float,
-    policy: Policy,
+    policy: OwnPolicy | Peer,
     host_rps: float,
     *,
-    own: bool = False,
     initial: int | None = None,
     curve: ServiceCurve = CURVE,
     watch: Callable[[float, Signal, Decision], None] | None = None,
 ) -> Report:
+    """fleetctl's policy looks every INTERVAL_S through the real window and moves hosts through the real plan; a peer
+    looks as often as it does by itself, and its hosts do at once what it says."""
+    own = isinstance(policy, OwnPolicy)
     setting = Setting(
         startup_s=startup_s,
         curve=curve,
-        interval_s=INTERVAL_S,
+        interval_s=INTERVAL_S if own else policy.period_s,
         target_ms=TARGET_MS,
         start_at=load.start_at,
         initial=first_hosts(load, startup_s, host_rps) if initial is None else initial,
@@ -57,7 +63,9 @@ def run(
         planned=own,
         max_hosts=MAX_HOSTS,
     )
-    return Run(load.trace, SPEC, setting, policy, watch, load.arrivals).to_the_end()
+    if isinstance(policy, OwnPolicy):
+        return Run(load.trace, SPEC, setting, policy, watch, load.arrivals).to_the_end()
+    return RivalRun(load.trace, SPEC, setting, policy, load.arrivals).to_the_end()
 
 
 def remembering(load: Load, startup_s: float, spec: ScalingSpec = SPEC) -> OwnPolicy:
@@ -75,21 +83,36 @@ def remembering(load: Load, startup_s: float, spec: ScalingSpec = SPEC) -> OwnPo
     return policy
 
 
-def host_capacity(curve: ServiceCurve = CURVE, hosts: int = 12) -> float:
-    """Requests/s that one of `hosts` carries with 99.5 % within the target, found by trying: what peers are told."""
+@dataclass(frozen=True)
+class Steady:
+    """Hosts under a constant load: the share within the target, and the mean number of requests at each."""
+
+    within: float
+    at_each: float
+
+
+@cache
+def steady(rps: float, curve: ServiceCurve = CURVE, hosts: int = 12) -> Steady:
+    """`hosts` that each get `rps`, for ten minutes."""
+    trace = Trace(tuple((10.0 * n, round(10 * rps * hosts)) for n in range(60)), 10.0)
+    setting = Setting(
+        curve=curve,
+        target_ms=TARGET_MS,
+        initial=hosts,
+        compiled=True,
+        planned=False,
+        max_hosts=hosts,
+        warmup_s=60.0,
+    )
+    run = RivalRun(trace, SPEC, setting, StaticPeak(hosts))
+    within = run.to_the_end().within_target or 0.0
+    return Steady(within, float(run.counters[kernel.STAYED_S]) / trace.seconds / hosts)
+
+
+def host_capacity(curve: ServiceCurve = CURVE) -> float:
+    """Requests/s that a host carries with 99.5 % within the target, found by trying: what peers are told."""
     low, high = 0.3 * curve.capacity_rps, curve.capacity_rps
     for _ in range(7):
         middle = (low + high) / 2
-        trace = Trace(tuple((10.0 * n, round(10 * middle * hosts)) for n in range(60)), 10.0)
-        setting = Setting(
-            curve=curve,
-            target_ms=TARGET_MS,
-            initial=hosts,
-            compiled=True,
-            planned=False,
-            max_hosts=hosts,
-            warmup_s=60.0,
-        )
-        within = Run(trace, SPEC, setting, StaticPeak(hosts)).to_the_end().within_target or 0.0
-        low, high = (middle, high) if within >= 0.995 else (low, middle)
+        low, high = (middle, high) if steady(middle, curve).within >= 0.995 else (low, middle)
     return low

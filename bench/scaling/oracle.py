@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from bench.scaling.cells import INTERVAL_S, MAX_HOSTS, Load
 from bench.scaling.field import run
+from bench.scaling.peers import Look
 
-from fleet_controller.policies import Decision
 from fleet_controller.simulate.report import Report
-from fleet_controller.window import Signal
 
 SHARE = 0.995
 NEED_S = 10
@@ -27,6 +26,9 @@ LEAST, MOST = 0.8, 1.3  # of a host's capacity
 
 class Clairvoyant:
     """The number of hosts, by tick; `first` are ready when the trace begins."""
+
+    period_s = INTERVAL_S
+    sees: frozenset[str] = frozenset()
 
     def __init__(self, load: Load, startup_s: float, host_rps: float) -> None:
         window = np.ones(NEED_S) / NEED_S
@@ -45,9 +47,8 @@ class Clairvoyant:
             self.wanted[0]
         )  # ready when the trace begins: also what a start before it would have brought
 
-    def __call__(self, signal: Signal, now: float) -> Decision:
-        tick = min(len(self.wanted) - 1, round((now - self.start_at) / INTERVAL_S))
-        return Decision(desired=int(self.wanted[tick]), reason="knows what comes")
+    def __call__(self, look: Look, now: float) -> int:
+        return int(self.wanted[min(len(self.wanted) - 1, round((now - self.start_at) / INTERVAL_S))])
 
 
 def _with_starts(need: np.ndarray[Any, Any], start: int) -> np.ndarray[Any, Any]:
@@ -65,19 +66,25 @@ def _with_starts(need: np.ndarray[Any, Any], start: int) -> np.ndarray[Any, Any]
 def oracle(load: Load, startup_s: float, host_rps: float) -> Report:
     """The cheapest run of the clairvoyant that keeps SHARE. Raises RuntimeError where none does."""
     low, high = LEAST, MOST
-    best: Report | None = None
-    for attempt in range(TRIES + 1):
-        share = low if not attempt else (low + high) / 2
-        policy = Clairvoyant(load, startup_s, share * host_rps)
-        report = run(load, startup_s, policy, host_rps, initial=policy.first)
-        if report.within_target is not None and report.within_target >= SHARE:
-            low = share
-            if best is None or report.server_hours < best.server_hours:
-                best = report
-        else:
+    best = _within(load, startup_s, host_rps, low)
+    while best is None:
+        low, high = low - 0.2, low
+        if low < 0.1:
+            raise RuntimeError(f"{load.name}: no oracle keeps {SHARE:.1%}, whatever it spends")
+        best = _within(load, startup_s, host_rps, low)
+    for _ in range(TRIES):
+        share = (low + high) / 2
+        report = _within(load, startup_s, host_rps, share)
+        if report is None:
             high = share
-    if best is None:
-        raise RuntimeError(
-            f"{load.name}: no oracle keeps {SHARE:.1%} with a limit of {LEAST} x {host_rps:.1f} requests/s"
-        )
+        else:
+            low = share
+            best = min(best, report, key=lambda r: r.server_hours)
     return best
+
+
+def _within(load: Load, startup_s: float, host_rps: float, share: float) -> Report | None:
+    """The clairvoyant's run at this share of a host's capacity; None where it doesn't keep SHARE."""
+    policy = Clairvoyant(load, startup_s, share * host_rps)
+    report = run(load, startup_s, policy, host_rps, initial=policy.first)
+    return report if report.within_target is not None and report.within_target >= SHARE else None

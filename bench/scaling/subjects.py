@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from bench.scaling.cells import CURVE, TARGET_MS, Load
-from bench.scaling.field import remembering
+from bench.scaling.cells import TARGET_MS, Load
+from bench.scaling.field import remembering, steady
 from bench.scaling.peers import (
     Dstack,
     Hpa,
     Knative,
+    Peer,
     PredictiveScaling,
     RayServe,
     SkyServe,
@@ -20,10 +21,11 @@ from bench.scaling.peers import (
     TargetTracking,
 )
 
-from fleet_controller.simulate.run import Policy
+from fleet_controller.simulate.run import OwnPolicy
 
 OWN = "fleetctl"
-Maker = Callable[[Load, float, float], Policy]
+STATIC = "static peak"
+Maker = Callable[[Load, float, float], OwnPolicy | Peer]
 
 
 def _hours(load: Load) -> list[float]:
@@ -35,35 +37,60 @@ def _hours(load: Load) -> list[float]:
     return [float(smooth[len(smooth) - (count - h) * per_hour :][:per_hour].max()) for h in range(count)]
 
 
-def concurrency(host_rps: float) -> float:
-    """Requests at a host that runs at its limit: two batches, one that runs and one that waits."""
-    batch = CURVE.base_s / (1 / host_rps - CURVE.per_request_s)
-    return 2 * min(batch, float(CURVE.max_batch))
+def concurrency(share: float, host_rps: float) -> float:
+    """Requests at a host, waiting or in work, while each host carries this share of its limit: what an operator who
+    tries it under load would set as target. (It is no share of the concurrency at the limit: with batches that grows
+    much faster than the load, and a target on the steep part swings between too few hosts and all of them.)"""
+    return steady(share * host_rps).at_each
 
 
-def subjects(quick: bool = False) -> dict[tuple[str, str], Maker]:
-    """(name, setting) -> how to make its policy for a load, a start-up time and a host's capacity."""
-    found: dict[tuple[str, str], Maker] = {(OWN, "defaults"): lambda load, s, rps: remembering(load, s)}
+def _predictive(share: float) -> Maker:
+    return lambda load, s, rps: PredictiveScaling(share, rps, _hours(load), load.start_at)
 
-    def add(name: str, settings: tuple[Any, ...], make: Callable[[Any], Maker]) -> None:
-        for setting in settings[-1:] if quick else settings:
-            found[name, str(setting)] = make(setting)
 
-    shares = (0.4, 0.5, 0.7)
-    add("HPA utilization", (0.5, 0.7), lambda x: lambda load, s, rps: Hpa("utilization", x, rps))
-    add("HPA requests", (0.5, 0.7), lambda x: lambda load, s, rps: Hpa("requests", x, rps))
-    add("Knative KPA", shares, lambda x: lambda load, s, rps: Knative(x * concurrency(rps)))
-    add("Ray Serve", shares, lambda x: lambda load, s, rps: RayServe(x * concurrency(rps)))
-    add("AWS target tracking", (0.5, 0.7), lambda x: lambda load, s, rps: TargetTracking(x, rps))
-    add(
-        "AWS predictive + tracking", (0.5, 0.7),
-        lambda x: lambda load, s, rps: PredictiveScaling(x, rps, _hours(load), load.start_at),
-    )  # fmt: skip
-    add("step scaling p95", (0.4, 0.55), lambda x: lambda load, s, rps: StepScaling(x * TARGET_MS))
-    add("SkyServe", (0.5, 0.7), lambda x: lambda load, s, rps: SkyServe(x, rps))
-    add("dstack", (0.5, 0.7), lambda x: lambda load, s, rps: Dstack(x, rps))
-    add(
-        "static peak", (0.8, 1.0),
-        lambda x: lambda load, s, rps: StaticPeak(int(np.ceil(load.rate.max() / (x * rps)))),
-    )  # fmt: skip
+def _static(share: float) -> Maker:
+    return lambda load, s, rps: StaticPeak(int(np.ceil(load.rate.max() / (share * rps))))
+
+
+class Family(NamedTuple):
+    """One autoscaler, the settings it is tried at, and those between and beyond them that show which share within the
+    target it reaches for any number of host-hours (on the trace that is set aside)."""
+
+    name: str
+    make: Callable[[float], Maker]
+    settings: tuple[float, ...]
+    more: tuple[float, ...]
+
+
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+FIELD = (
+    Family("HPA utilization", lambda x: lambda load, s, rps: Hpa("utilization", x, rps), (0.5, 0.6, 0.7), SHARES),
+    Family("HPA requests", lambda x: lambda load, s, rps: Hpa("requests", x, rps), (0.3, 0.5, 0.7), SHARES),
+    Family("Knative KPA", lambda x: lambda load, s, rps: Knative(concurrency(x, rps)), (0.3, 0.4, 0.5, 0.7), SHARES),
+    Family("Ray Serve", lambda x: lambda load, s, rps: RayServe(concurrency(x, rps)), (0.3, 0.4, 0.5, 0.7), SHARES),
+    Family("AWS target tracking", lambda x: lambda load, s, rps: TargetTracking(x, rps), (0.3, 0.5, 0.7), SHARES),
+    Family("AWS predictive + tracking", _predictive, (0.5, 0.6, 0.7), ()),
+    Family(
+        "step scaling p95", lambda x: lambda load, s, rps: StepScaling(x * TARGET_MS),
+        (0.3, 0.4, 0.55), (0.15, 0.2, 0.25, 0.3, 0.4, 0.55, 0.7, 0.9),
+    ),
+    Family("SkyServe", lambda x: lambda load, s, rps: SkyServe(x, rps), (0.3, 0.5, 0.7), SHARES),
+    Family("dstack", lambda x: lambda load, s, rps: Dstack(x, rps), (0.3, 0.5, 0.7), SHARES),
+    Family(STATIC, _static, (0.7, 0.8, 1.0), (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0)),
+)  # fmt: skip
+Key = tuple[str, str]
+
+
+def subjects(quick: bool = False) -> dict[Key, Maker]:
+    """(name, setting) -> how to make its policy for a load, a start-up time and a host's capacity. `quick`: each at
+    one setting."""
+    found: dict[Key, Maker] = {(OWN, "defaults"): lambda load, s, rps: remembering(load, s)}
+    for family in FIELD:
+        for setting in family.settings[1:2] if quick else family.settings:
+            found[family.name, str(setting)] = family.make(setting)
     return found
+
+
+def sweep() -> dict[Key, Maker]:
+    """The settings between and beyond."""
+    return {(family.name, str(x)): family.make(x) for family in FIELD for x in family.more}

@@ -15,55 +15,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.scaling.peers.recent import Recent
-
-from fleet_controller.policies import Decision
-from fleet_controller.window import Signal
+from bench.scaling.peers.look import Growth, Look
 
 MINUTE_S = 60.0
 OUT_POINTS, IN_POINTS = 3, 15
 IN_SHARE = 0.9
 COOLDOWN_S = 300.0
 AHEAD_S = 300.0
-
-
-class _Minutes:
-    """One-minute averages of a metric."""
-
-    def __init__(self) -> None:
-        self.points: list[float] = []
-        self._now = Recent(MINUTE_S)
-        self._next: float | None = None
-
-    def add(self, now: float, value: float | None) -> bool:
-        """Whether a new point is there."""
-        if value is not None:
-            self._now.add(now, value)
-        if self._next is None:
-            self._next = now + MINUTE_S
-        if now < self._next:
-            return False
-        self._next += MINUTE_S
-        mean = self._now.mean()
-        if mean is None:
-            return False
-        self.points = [*self.points, mean][-IN_POINTS:]
-        return True
+DAY_H = 24
 
 
 class TargetTracking:
+    period_s = MINUTE_S
+    sees: frozenset[str] = frozenset()
+
     def __init__(self, share: float, host_rps: float) -> None:
         self.target = share * host_rps
-        self.per_host = _Minutes()
+        self.rate = Growth(MINUTE_S)
+        self.points: list[float] = []
         self.wanted: int | None = None
         self.out_at = self.in_at = -math.inf
 
-    def __call__(self, signal: Signal, now: float) -> Decision:
-        wanted = max(1, signal.ready + signal.starting) if self.wanted is None else self.wanted
-        rate = None if signal.arrivals_per_s is None else signal.arrivals_per_s / max(1, signal.ready)
-        if self.per_host.add(now, rate):
-            points = self.per_host.points
-            needed = max(1, math.ceil(max(1, signal.ready) * points[-1] / self.target - 1e-9))
+    def __call__(self, look: Look, now: float) -> int:
+        wanted = max(1, look.ready + look.starting) if self.wanted is None else self.wanted
+        rate, ready = self.rate.add(now, look.arrived), max(1, look.ready)
+        if rate is not None:
+            self.points = points = [*self.points, rate / ready][-IN_POINTS:]
+            needed = max(1, math.ceil(ready * points[-1] / self.target - 1e-9))
             if len(points) >= OUT_POINTS and all(p > self.target for p in points[-OUT_POINTS:]):
                 if needed > wanted:  # in the cooldown, what was added already counts
                     wanted, self.out_at = needed, now
@@ -75,28 +53,30 @@ class TargetTracking:
             ):
                 wanted, self.in_at = needed, now
         self.wanted = wanted
-        return Decision(desired=wanted, reason="target tracking")
+        return wanted
 
 
 class StepScaling:
     STEPS = ((1.0, 0.2), (1.3, 0.5), (1.8, 1.0))  # from this multiple of the target on, add this share
+    period_s = MINUTE_S
+    sees = frozenset({"p95"})
 
     def __init__(self, target_ms: float) -> None:
         self.target_ms = target_ms
-        self.p95 = _Minutes()
+        self.points: list[float] = []
         self.wanted: int | None = None
         self.in_at = self.out_at = -math.inf
 
-    def __call__(self, signal: Signal, now: float) -> Decision:
-        wanted = max(1, signal.ready + signal.starting) if self.wanted is None else self.wanted
-        if self.p95.add(now, signal.p95_ms):
-            points = self.p95.points
+    def __call__(self, look: Look, now: float) -> int:
+        wanted = max(1, look.ready + look.starting) if self.wanted is None else self.wanted
+        if look.p95_ms is not None:
+            self.points = points = [*self.points, look.p95_ms][-IN_POINTS:]
             over = points[-1] / self.target_ms
             shares = [share for at, share in self.STEPS if over > at]
             if shares:
-                step = max(1, math.ceil(shares[-1] * max(1, signal.ready)))
-                if signal.ready + step > wanted:  # warming hosts count towards the same step
-                    wanted, self.out_at = signal.ready + step, now
+                step = max(1, math.ceil(shares[-1] * max(1, look.ready) - 1e-9))
+                if look.ready + step > wanted:  # warming hosts count towards the same step
+                    wanted, self.out_at = look.ready + step, now
             elif (
                 len(points) >= IN_POINTS
                 and all(p < self.target_ms / 3 for p in points)
@@ -105,37 +85,43 @@ class StepScaling:
             ):
                 wanted, self.in_at = wanted - 1, now
         self.wanted = wanted
-        return Decision(desired=wanted, reason="step scaling")
+        return wanted
 
 
 class PredictiveScaling:
     """`hours` are the past hours' peak rates, oldest first, the last of which ended at `start_at`."""
 
+    period_s = MINUTE_S
+    sees: frozenset[str] = frozenset()
+
     def __init__(self, share: float, host_rps: float, hours: Sequence[float], start_at: float) -> None:
         self.tracking = TargetTracking(share, host_rps)
         self.target = share * host_rps
         self.hours, self.start_at = list(hours), start_at
+        self.rate = Growth(MINUTE_S)
         self.this_hour: tuple[int, float] = (0, 0.0)
 
-    def __call__(self, signal: Signal, now: float) -> Decision:
-        tracked = self.tracking(signal, now)
+    def __call__(self, look: Look, now: float) -> int:
+        tracked = self.tracking(look, now)
+        rate = self.rate.add(now, look.arrived) or 0.0
         hour = int((now - self.start_at) // 3600)
         if hour != self.this_hour[0]:
             self.hours.append(self.this_hour[1])
             self.this_hour = (hour, 0.0)
-        self.this_hour = (hour, max(self.this_hour[1], signal.arrivals_per_s or 0.0))
+        self.this_hour = (hour, max(self.this_hour[1], rate))
         ahead = int((now + AHEAD_S - self.start_at) // 3600)
         load = max(self.forecast(hour, hour), self.forecast(hour, ahead))
-        floor = math.ceil(load / self.target - 1e-9)
-        return Decision(desired=max(tracked.desired, floor), reason="predictive and target tracking")
+        return max(tracked, math.ceil(load / self.target - 1e-9))
 
     def forecast(self, now: int, hour: int) -> float:
         """The peak rate of `hour` (counted from the start); 0 with less than a day of history."""
         first = len(self.hours) - now  # where hour 0 lies
-        same = [self.hours[i] for i in range((first + hour) % 24, min(len(self.hours), first + hour), 24)]
-        last, before = self.hours[-24:], self.hours[:-24]
-        if len(self.hours) < 24 or not same:
+        same = [
+            self.hours[i] for i in range((first + hour) % DAY_H, min(len(self.hours), first + hour), DAY_H)
+        ]
+        last, before = self.hours[-DAY_H:], self.hours[:-DAY_H]
+        if len(self.hours) < DAY_H or not same:
             return 0.0
-        days = len(before) / 24
+        days = len(before) / DAY_H
         growth = (sum(last) / (sum(before) / days)) if days >= 1 and sum(before) else 1.0
         return sum(same) / len(same) * min(max(growth, 0.5), 2.0)

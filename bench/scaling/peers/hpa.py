@@ -1,63 +1,74 @@
-"""Kubernetes HPA v2.
+"""Kubernetes HPA v2, at its documented defaults.
 
-desired = ceil(ready x metric / target), every 15 s, no change while |metric / target - 1| <= 0.1. Pods not ready yet
-count as 0 on the way up (so that they damp it), and if that turns the direction, nothing happens. Down: the largest
-recommendation of the last 300 s. Bounds of one step: up the larger of 100 % or 4 pods in 15 s, down 100 % in 15 s.
-Source: kubernetes/kubernetes pkg/controller/podautoscaler/{replica_calculator,horizontal}.go and its documented
-defaults.
-Metric "utilization": mean busy share of the devices (resource metric). "requests": requests/s per pod (pods metric),
-target a share of what one host can do.
+Every 15 s: ratio = mean metric / target; no change while |ratio - 1| <= 0.1; else ceil(ratio x pods with metrics).
+Pods not ready count as 0 on the way up; running pods without a metric yet count as 0 on the way up and as just on
+target on the way down; if that takes the new ratio to the other side of 1 or into the tolerance, or the new number to
+the other side of the present one, nothing happens. Up: the larger of +100 % and +4 pods in 15 s. Down: the largest
+recommendation of the last 300 s.
+Source: kubernetes/kubernetes pkg/controller/podautoscaler/{replica_calculator,horizontal}.go.
+
+Metric "utilization": mean busy share of the devices over 30 s. "requests": requests/s per pod over 30 s, target a
+share of what one host can do. (Pods metrics: the five minutes in which CPU of a young pod is ignored don't apply.)
 """
 
 from __future__ import annotations
 
 import math
 
-from bench.scaling.peers.recent import Recent
+from bench.scaling.peers.look import Growth, Largest, Look
 
-from fleet_controller.policies import Decision
-from fleet_controller.window import Signal
-
-PERIOD_S = 15.0
 TOLERANCE = 0.1
-STABLE_S = 300.0
+STABLE_S, RATE_S = 300.0, 30.0
+UP_TIMES, UP_PODS = 2, 4
 
 
 class Hpa:
-    def __init__(self, metric: str, target: float, host_rps: float) -> None:
-        self.metric, self.target = metric, target if metric == "utilization" else target * host_rps
+    period_s = 15.0
+
+    def __init__(self, metric: str, share: float, host_rps: float) -> None:
+        self.metric, self.target = metric, share if metric == "utilization" else share * host_rps
+        self.sees = frozenset({"utilization"} if metric == "utilization" else ())
         self.wanted: int | None = None
-        self.next_at = -math.inf
-        self.recommended = Recent(STABLE_S)
+        self.arrivals = Growth(RATE_S)
+        self.recommended = Largest(STABLE_S)
 
-    def __call__(self, signal: Signal, now: float) -> Decision:
-        current = signal.ready + signal.starting if self.wanted is None else self.wanted
-        if now >= self.next_at:
-            self.next_at = now + PERIOD_S
-            proposed = self.propose(signal, current)
-            self.recommended.add(now, proposed)
-            current = self.stable(current, proposed)
-        self.wanted = current
-        return Decision(desired=current, reason=f"hpa {self.metric}")
-
-    def propose(self, signal: Signal, current: int) -> int:
-        value = signal.utilization
-        if self.metric == "requests":
-            value = None if signal.arrivals_per_s is None else signal.arrivals_per_s / max(1, signal.ready)
-        if value is None or not signal.ready:
-            return current
-        ratio = value / self.target
-        if abs(ratio - 1) <= TOLERANCE:
-            return current
-        unready = max(0, current - signal.ready)
-        if not unready or ratio < 1:
-            return max(1, math.ceil(ratio * signal.ready - 1e-9))
-        damped = ratio * signal.ready / (signal.ready + unready)  # the unready at 0
-        if abs(damped - 1) <= TOLERANCE or (damped > 1) != (ratio > 1):
-            return current
-        return max(1, math.ceil(damped * (signal.ready + unready) - 1e-9))
-
-    def stable(self, current: int, proposed: int) -> int:
+    def __call__(self, look: Look, now: float) -> int:
+        current = look.ready + look.starting if self.wanted is None else self.wanted
+        rate = self.arrivals.add(now, look.arrived)
+        if self.metric == "utilization":
+            mean, reporting = look.utilization, look.reporting
+        else:
+            mean, reporting = None if rate is None else rate / max(1, look.ready), look.ready
+        proposed = self.propose(current, look.ready, reporting, mean)
+        largest = self.recommended.add(now, proposed)
         if proposed > current:
-            return min(proposed, max(2 * current, current + 4))
-        return min(current, int(max(self.recommended.values)))
+            current = min(proposed, max(UP_TIMES * current, current + UP_PODS))
+        else:
+            current = min(current, largest)
+        self.wanted = current
+        return current
+
+    def propose(self, current: int, ready: int, reporting: int, mean: float | None) -> int:
+        if mean is None or not reporting:
+            return current
+        ratio = mean / self.target
+        unready, missing = max(0, current - ready), max(0, ready - reporting)
+        if not missing and not (unready and ratio > 1):
+            return current if abs(ratio - 1) <= TOLERANCE else max(1, _ceil(ratio * reporting))
+        total, pods = ratio * reporting, reporting + missing
+        if ratio < 1:
+            total += missing
+        else:
+            pods += unready
+        damped = total / pods
+        crossed = (ratio < 1 < damped) or (damped < 1 < ratio)
+        number = max(1, _ceil(damped * pods))
+        if abs(damped - 1) <= TOLERANCE or crossed or (damped < 1 and number > current) or (
+            damped > 1 and number < current
+        ):  # fmt: skip
+            return current
+        return number
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value - 1e-9)

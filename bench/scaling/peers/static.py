@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fleet_controller.policies import Decision
-from fleet_controller.window import Signal
+from bench.scaling.peers.look import Look
 
 
 class StaticPeak:
+    period_s = 60.0
+    sees: frozenset[str] = frozenset()
+
     def __init__(self, hosts: int) -> None:
         self.hosts = hosts
 
-    def __call__(self, signal: Signal, now: float) -> Decision:
-        return Decision(desired=self.hosts, reason="static")
+    def __call__(self, look: Look, now: float) -> int:
+        return self.hosts

@@ -22,8 +22,10 @@ STARTING, READY, DRAINING = 1, 2, 3
 BUCKETS = 1400  # of fleet_wire.histogram: index LOWEST .. LOWEST + BUCKETS
 LOWEST = -349
 # Places in the array of counters.
-ARRIVED, ANSWERED, COUNTED, LATE, WAIT_S, HEAD, TAIL, DRAWN, LONGEST_S, LATE_SEEN, LAST_S = range(11)
-COUNTERS = 11
+ARRIVED, ANSWERED, COUNTED, LATE, WAIT_S, HEAD, TAIL, DRAWN, LONGEST_S, LATE_SEEN, LAST_S, STAYED_S = range(
+    12
+)
+COUNTERS = 12  # STAYED_S + (ARRIVED - ANSWERED) x now: request-seconds in the pool so far
 FAR = 1e300
 
 
@@ -71,6 +73,7 @@ def advance(
                 next_arrival += 1
                 slot = int(counters[ARRIVED]) % ring
                 counters[ARRIVED] += 1
+                counters[STAYED_S] -= now
                 born[slot] = now
                 after[slot] = -1
                 if counters[TAIL] >= 0:
@@ -105,6 +108,7 @@ def advance(
                             counters[LONGEST_S] = took
                     slot = after[slot]
                 counters[ANSWERED] += size[h]
+                counters[STAYED_S] += size[h] * now
                 counters[LAST_S] = now
                 done[h] += size[h]
                 flying[h] -= size[h]
