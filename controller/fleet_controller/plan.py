@@ -42,10 +42,10 @@ class Step:
 class PoolView:
     """What plan looks at, for one pool. `hosts` are those that it has, or that are only for it, as in fleet.yaml.
 
-    `free` ones it may start too, unless another pool is first. `sought` maps hosts of it to the pool of a lower tier
-    that lacks a server and could use them: they go first, but not within `keep_s` of becoming ready. `extra` hosts are
-    started beyond `desired`, to take over from sought ones. `floor` is the least number of servers now, `hurry` whether
-    time counts more than money.
+    `free` ones it may start too, unless another pool is first. `sought` maps hosts of it to whom they are given, a
+    pool that lacks a server and could use them: they go first, but not within `keep_s` of becoming ready. `extra`
+    hosts are started beyond `desired`, to take over from sought ones. `floor` is the least number of servers now,
+    `hurry` whether time counts more than money.
     `reason` is the decision's sentence. `busy` hosts have an open action. `silent` maps hosts that do not answer (or
     say that they failed) to what was heard; `mute` ones did not answer at all. `roomless` hosts lack the device memory
     that a model of the pool needs.
@@ -196,10 +196,10 @@ def _surplus(view: PoolView, fresh: list[HostSpec], now: float) -> list[Step]:
 
 
 def _farewell(view: PoolView, host: HostSpec, has: int) -> str:
-    lender = view.sought.get(host.name)
-    if lender is None:
+    whom = view.sought.get(host.name)
+    if whom is None:
         return view.reason
-    return f"gave {host.name} back to {lender}: {view.name} needs {view.desired}, has {has}"
+    return f"gave {host.name} {whom}: {view.name} needs {view.desired}, has {has}"
 
 
 def _bounded(view: PoolView, stops: list[Step]) -> list[Step]:

@@ -52,13 +52,24 @@ def preview(spec: FleetSpec, journal: Journal, folder: StateFolder, goal: str = 
         observation = Observer(executor).look(site.targets(records), door, now)
     pools, ranks = [], []
     for pool in spec.pools:
-        known = journal.pool(pool.name).desired
+        record = journal.pool(pool.name)
+        known = record.desired
         low, high = pool.scaling.min_servers, pool.scaling.max_servers
         desired = 0 if goal == "down" else min(max(known if known is not None else low, low), high)
         reason = f"min_servers {low}" if known is None else f"{desired} servers were wanted last"
         busy = frozenset(a.host for a in journal.open_actions())
         release = site.releases[pool.name].key
-        view = pool_view(spec, pool, records, desired, release, reason, busy, observation)
+        view = pool_view(
+            spec,
+            pool,
+            records,
+            desired,
+            release,
+            reason,
+            busy,
+            observation,
+            speeds=record.learned.get("speeds"),
+        )
         ready = view.count([HostState.READY])
         pools.append(PoolPlan(pool.name, desired, ready, view.count(STARTING_UP), reason))
         ranks.append(pool_rank(spec, pool, view, observation, decided=True))

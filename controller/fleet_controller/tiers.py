@@ -95,33 +95,32 @@ def _as_left(rank: Rank, done: _Round) -> Rank:
 
 
 def _giving_back(rank: Rank, ranks: Sequence[Rank], now: float) -> PoolView:
-    """The pool's view with the hosts in it that lower tiers lack; with one start more where it can do without them."""
+    """The pool's view with the hosts in it that others lack; with one start more where it can do without them."""
     view, sought = rank.view, dict[str, str]()
-    lower = [r for r in ranks if r.tier > rank.tier]
-    for lender in lower:
-        lacks = lender.lacks - len(lender.view.startable(now)) - len(_leaving(lender, ranks))
+    others = [r for r in ranks if r.name != rank.name]
+    for other in sorted(others, key=lambda r: -r.tier):
+        lacks = other.lacks - len(other.view.startable(now)) - len(_leaving(other, ranks))
         if lacks <= 0:
             continue
         mine = [
-            h
-            for h in view.serving()
-            if h.name in lender.candidates and h.name not in sought and not h.protect
+            h for h in view.serving() if h.name in other.candidates and h.name not in sought and not h.protect
         ]
         ranked = to_stop(mine, view.records, view.market, view.in_flight, len(mine), 0)
-        sought |= {h.name: lender.name for h in ranked[:lacks]}
+        back = "back to" if other.tier > rank.tier else "to"
+        sought |= {h.name: f"{back} {other.name}" for h in ranked[:lacks]}
     if not sought:
         return view
     view = replace(view, sought=sought)
     old = any(now - view.records[name].since >= view.keep_s for name in sought)
     if old and rank.lacks == 0 and not view.count(STARTING_UP):
-        alone = replace(view, free=tuple(h for h in view.free if _alone(h, lower)))
+        alone = replace(view, free=tuple(h for h in view.free if _alone(h, others)))
         if any(alone.record(h).state is HostState.OFF for h in alone.startable(now)):
             return replace(alone, extra=1)
     return view
 
 
-def _alone(host: HostSpec, lower: Sequence[Rank]) -> bool:
-    return not any(host.name in rank.candidates for rank in lower)
+def _alone(host: HostSpec, others: Sequence[Rank]) -> bool:
+    return not any(host.name in rank.candidates for rank in others)
 
 
 def _leaving(rank: Rank, ranks: Sequence[Rank]) -> list[str]:

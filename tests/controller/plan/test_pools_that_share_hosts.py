@@ -47,6 +47,15 @@ def test_a_host_of_one_tier_is_borrowed_by_nobody(sharing: Sharing) -> None:
     assert world.run(9, one=1) == []
 
 
+def test_but_a_pool_that_has_too_many_gives_up_what_the_other_one_lacks(sharing: Sharing) -> None:
+    world = sharing({"one": {"hosts": "abc"}, "two": {"hosts": "c"}})
+    world.run(30, one=3)
+    assert world.run(9, one=2, two=1) == [
+        Step("stop", "c", "one", "gave c to two: one needs 2, has 3"),
+        Step("start", "c", "two", "the decision"),
+    ]
+
+
 def test_the_higher_tier_borrows_when_no_free_host_is_left(full: Any) -> None:
     assert full.run(9, interactive=3) == [
         Step("stop", "c", "batch", "borrowed c from batch: interactive needs 3, has 2, no free host is left"),
