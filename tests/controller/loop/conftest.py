@@ -52,9 +52,9 @@ class Fleet:
             one["install"] = {"interpreter": str(interpreter)}
         self.spec: dict[str, Any] = {
             "fleet": "loop",
-            "hosts": [{"name": name, **one} for name in "abcdef"[:hosts]],
+            "hosts": [{"name": name, **one} for name in "abcdefghij"[:hosts]],
             "models": [{"name": "tiny", "source": str(TINY), "entrypoint": "model:Tiny"}],
-            "pools": [{"name": "default", "hosts": list("abcdef"[:hosts]), "models": ["tiny"],
+            "pools": [{"name": "default", "hosts": list("abcdefghij"[:hosts]), "models": ["tiny"],
                        "scaling": {"min_servers": 1, "max_servers": hosts, **scaling}}],
             "balancer": {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"},
             "controller": {"interval": "0.5s", "unreachable_after": "2s"},

@@ -18,6 +18,7 @@ from fleet_world.world import Violation, World
 from fleet_controller.spec import FleetSpec
 
 SIZES = (1, 2, 3, 5, 10, 12)
+PARTS = 4  # of the 500 seeds, side by side: `pytest -n auto`
 FleetOf = Callable[[int], FleetSpec]
 
 
@@ -47,8 +48,9 @@ def test_40_seeds(fleet_of: FleetOf) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_500_seeds(fleet_of: FleetOf) -> None:
-    assert broken(fleet_of, range(int(os.environ.get("SEEDS", "500")))) == []
+@pytest.mark.parametrize("part", range(PARTS))
+def test_500_seeds(fleet_of: FleetOf, part: int) -> None:
+    assert broken(fleet_of, range(part, int(os.environ.get("SEEDS", "500")), PARTS)) == []
 
 
 def test_one_seed(fleet_of: FleetOf) -> None:
