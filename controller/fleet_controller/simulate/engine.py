@@ -19,6 +19,7 @@ try:
 except ImportError:  # the `simulate` extra is not installed
     numba = None
 
+COMPILES = numba is not None
 WORTH_COMPILING = 300_000  # requests
 
 

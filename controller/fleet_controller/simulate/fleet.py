@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fleet_controller.lifecycle import HostState
@@ -22,8 +23,15 @@ STATE_OF = {
 class PlannedFleet:
     """Hosts numbered from 0. `moves` says which of them start and which stop to come to `desired`."""
 
-    def __init__(self, hosts: int) -> None:
-        self.specs = tuple(HostSpec(name=f"sim-{n}", address="local") for n in range(hosts))
+    def __init__(self, hosts: int, prices: Sequence[float] = ()) -> None:
+        self.specs = tuple(
+            HostSpec(
+                name=f"sim-{n}",
+                address="local",
+                price_per_hour=prices[min(n, len(prices) - 1)] if prices else None,
+            )
+            for n in range(hosts)
+        )
         self._number = {spec.name: n for n, spec in enumerate(self.specs)}
         self._off = {spec.name: HostRecord(spec.name, release=RELEASE) for spec in self.specs}
 

@@ -15,6 +15,18 @@ class Turn(BaseModel):
     reason: str
 
 
+class Oracle(BaseModel):
+    """The fewest server-hours that keep `share` of the requests within the target, for one who knows what comes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    share: float
+    within_target: float
+    server_hours: float
+    cost: float | None
+    peak_servers: int
+
+
 class Report(BaseModel):
     """One simulated run, from the first row of the trace to its end or the last answer, whichever is later.
     Latencies in milliseconds, from arrival to answer; percentiles within 1 %.
@@ -22,8 +34,9 @@ class Report(BaseModel):
     `within_target` is the share of all requests answered within the target, those never answered included
     as late; None without a target. `server_hours` counts each host from its start (also while it is
     starting) to its end, `static_server_hours` what the largest number wanted at any time would have cost
-    throughout. `direction_changes` counts ups after downs and downs after ups,
-    `quick_turns` those that came within 5 minutes.
+    throughout. `cost` and `static_cost` are these times the hosts' prices; None without prices. `oracle` is what
+    somebody who knows every arrival could have done with. `direction_changes` counts ups after downs and
+    downs after ups, `quick_turns` those that came within 5 minutes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,4 +56,7 @@ class Report(BaseModel):
     scale_downs: int
     direction_changes: int
     quick_turns: int = 0
+    cost: float | None = None
+    static_cost: float | None = None
+    oracle: Oracle | None = None
     turns: tuple[Turn, ...]

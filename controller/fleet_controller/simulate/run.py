@@ -10,7 +10,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fleet_controller.policies import Decision, PolicyState, arrivals, decide
@@ -53,11 +53,16 @@ class OwnPolicy:
         self.state = self.state.model_copy(update={"arrivals": arrivals.seen(self.state.arrivals, rate, now)})
 
 
+Watch = Callable[[float, Signal, Decision], None]
+"""Told what is seen and decided at each look, by seconds from the start of the trace."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is simulated besides the trace and the policy. `max_hosts` None: as many as the scaling block can ask for.
 
-    `planned`: which hosts stop, and how many at a time, is the real plan's word.
+    `planned`: which hosts stop, and how many at a time, is the real plan's word. `prices` per hour, of the hosts in the
+    order of their numbers; of further ones the last. `blind`: the policy looks at nothing, so nothing is measured.
     """
 
     startup_s: float = 60.0
@@ -72,6 +77,8 @@ class Setting:
     compiled: bool | None = None
     planned: bool = True
     max_hosts: int | None = None
+    prices: tuple[float, ...] = ()
+    blind: bool = False
 
 
 def simulate(
@@ -89,6 +96,8 @@ def simulate(
     seed: int = 1,
     compiled: bool | None = None,
     history: Trace | None = None,
+    prices: Sequence[float] = (),
+    watch: Watch | None = None,
 ) -> Report:
     """Run `trace` against a pool that scales by `spec`.
 
@@ -96,18 +105,30 @@ def simulate(
     is the Unix time of the trace's beginning, for schedules. `initial` hosts are ready then (None:
     min_servers). Requests that arrive in the first `warmup_s` seconds don't count. `target_ms` None: the
     one of `spec.latency`. `history` is earlier traffic that ends where the trace begins: the policies have seen its
-    arrivals. `compiled` None: numba where it is installed and worth its start.
+    arrivals. `prices` per hour of the hosts, cheapest first. `watch` is called at each look. `compiled` None: numba
+    where it is installed and worth its start.
     """
-    if target_ms is None and spec.latency is not None:
-        target_ms = spec.latency.target_ms
     setting = Setting(
         startup_s, curve or ServiceCurve(), slots, interval_s, target_ms, start_at,
-        spec.min_servers if initial is None else initial, warmup_s, seed, compiled,
+        spec.min_servers if initial is None else initial, warmup_s, seed, compiled, prices=tuple(prices),
     )  # fmt: skip
+    return simulated(trace, spec, setting, history, watch)
+
+
+def simulated(
+    trace: Trace,
+    spec: ScalingSpec,
+    setting: Setting,
+    history: Trace | None = None,
+    watch: Watch | None = None,
+) -> Report:
+    """The same with everything else in one `setting` (where it names no target: the one of `spec.latency`)."""
+    if setting.target_ms is None and spec.latency is not None:
+        setting = replace(setting, target_ms=spec.latency.target_ms)
     policy = OwnPolicy(spec)
     if history is not None:
-        remember(policy, history, start_at)
-    return Run(trace, spec, setting, policy).to_the_end()
+        remember(policy, history, setting.start_at)
+    return Run(trace, spec, setting, policy, watch).to_the_end()
 
 
 def remember(policy: OwnPolicy, history: Trace, start_at: float) -> None:
@@ -135,14 +156,14 @@ class Run:
         spec: ScalingSpec,
         setting: Setting,
         policy: Policy,
-        watch: Callable[[float, Signal, Decision], None] | None = None,
+        watch: Watch | None = None,
         arrivals: Sequence[float] | None = None,
     ) -> None:
         self.trace, self.spec, self.setting, self.policy, self.watch = trace, spec, setting, policy, watch
         self.initial = spec.min_servers if setting.initial is None else setting.initial
         self.engine: PlainEngine | CompiledEngine = engine(trace.requests, setting.seed, setting.compiled)
         self.hosts = setting.max_hosts or _most(spec, self.initial)
-        self.fleet = PlannedFleet(self.hosts) if setting.planned else DirectFleet()
+        self.fleet = PlannedFleet(self.hosts, setting.prices) if setting.planned else DirectFleet()
         self.window = Window(spec)
         make = self.engine.zeros
         n = max(1, self.hosts)
@@ -168,12 +189,14 @@ class Run:
         self.curve = (
             float(curve.base_s), float(curve.per_request_s), int(curve.max_batch), int(curve.jitter == "exponential"),
         )  # fmt: skip
-        self.models = (ModelLoad("simulated", 0, 0, curve.max_batch, _points(curve)),)
+        self.models = (ModelLoad("simulated", 0, 0, curve.max_batch, learned_curve(curve)),)
         self.names = [f"sim-{h}" for h in range(n)]
         self.next_arrival = 0
         self.began = [0.0] * n
         self.served = [0] * n  # which start of this host it is: a new process each time
-        self.server_s = 0.0
+        self.spent = [0.0] * n  # seconds that each host ran or started
+        last = setting.prices[-1:]
+        self.prices = (*setting.prices[:n], *last * (n - len(setting.prices)))
         self.turns: list[Turn] = []
         self.wanted: int | None = None
         self.starts: list[tuple[float, int]] = []
@@ -198,7 +221,7 @@ class Run:
         over = max(end, float(self.counters[kernel.LAST_S]))
         for h in range(self.hosts):
             if self.phase[h]:
-                self.server_s += over - self.began[h]
+                self.spent[h] += over - self.began[h]
         return self._report(over)
 
     def _waiting(self) -> bool:
@@ -221,7 +244,7 @@ class Run:
         """Hosts that have drained since the last look are off, and cost until they were empty."""
         for h in range(self.hosts):
             if self.ended[h]:
-                self.server_s += float(self.ended[h]) - self.began[h]
+                self.spent[h] += float(self.ended[h]) - self.began[h]
                 self.ended[h] = 0.0
 
     def _look(self, now: float) -> None:
@@ -230,6 +253,20 @@ class Run:
         phases, flying = _listed(self.phase), _listed(self.flying)
         ready = [h for h, phase in enumerate(phases) if phase == READY]
         starting = phases.count(STARTING)
+        if self.setting.blind:
+            signal = Signal(ready=len(ready), starting=starting)
+        else:
+            signal = self._seen(now, wall, ready, starting, flying)
+        decision = self.policy(signal, wall)
+        if self.watch is not None:
+            self.watch(now, signal, decision)
+        if decision.desired != self.wanted:
+            self.turns.append(Turn(at=now, servers=decision.desired, reason=decision.reason))
+        self.wanted = decision.desired
+        if decision.desired != len(ready) + starting:
+            self._become(now, decision, phases, flying)
+
+    def _seen(self, now: float, wall: float, ready: list[int], starting: int, flying: list[int]) -> Signal:
         at_hosts = sum(flying)
         arrived, answered = int(self.counters[kernel.ARRIVED]), int(self.counters[kernel.ANSWERED])
         seen = _histogram(self.seen)
@@ -245,15 +282,7 @@ class Run:
             self.setting.start_at,
         )
         self.window.feed(wall, pool, self._host_samples(now, wall, ready, flying))
-        signal = self.window.signal(wall, ready=len(ready), starting=starting)
-        decision = self.policy(signal, wall)
-        if self.watch is not None:
-            self.watch(now, signal, decision)
-        if decision.desired != self.wanted:
-            self.turns.append(Turn(at=now, servers=decision.desired, reason=decision.reason))
-        self.wanted = decision.desired
-        if decision.desired != len(ready) + starting:
-            self._become(now, decision, phases, flying)
+        return self.window.signal(wall, ready=len(ready), starting=starting)
 
     def _host_samples(self, now: float, wall: float, ready: list[int], flying: list[int]) -> list[HostSample]:
         batch, busy, since = _listed(self.batch), _listed(self.busy), _listed(self.since)
@@ -280,11 +309,17 @@ class Run:
         for h in stops:
             if phases[h] == STARTING or not flying[h]:
                 self.phase[h] = 0
-                self.server_s += now - self.began[h]
+                self.spent[h] += now - self.began[h]
                 self.starts = [entry for entry in self.starts if entry[1] != h]
                 heapq.heapify(self.starts)
             else:
                 self.phase[h] = DRAINING
+
+    def _priced(self, seconds: Sequence[float]) -> float | None:
+        """What so many seconds of each host cost; None where prices are not known."""
+        if not self.prices:
+            return None
+        return sum(s * price for s, price in zip(seconds, self.prices, strict=False)) / 3600
 
     def _report(self, seconds: float) -> Report:
         steps = [b.servers - a.servers for a, b in itertools.pairwise(self.turns)]
@@ -305,8 +340,10 @@ class Run:
             within_target=(due - late) / (due + unanswered)
             if target_ms is not None and due + unanswered
             else None,
-            server_hours=self.server_s / 3600,
+            server_hours=sum(self.spent) / 3600,
             static_server_hours=peak * seconds / 3600,
+            cost=self._priced(self.spent),
+            static_cost=self._priced([seconds] * peak),
             peak_servers=peak,
             scale_ups=sum(step > 0 for step in steps),
             scale_downs=sum(step < 0 for step in steps),
@@ -330,7 +367,7 @@ def quick_turns(turns: list[Turn]) -> int:
 
 def _listed(column: Any) -> list[Any]:
     """A column's values as Python's own numbers: numpy's are slow one by one."""
-    return column if isinstance(column, list) else column.tolist()  # type: ignore[no-any-return]
+    return column if isinstance(column, list) else column.tolist()
 
 
 def _histogram(buckets: Any) -> LatencyHistogram:
@@ -342,7 +379,7 @@ def _histogram(buckets: Any) -> LatencyHistogram:
     return LatencyHistogram(counts, sum(counts.values()))
 
 
-def _points(curve: ServiceCurve) -> tuple[tuple[float, float], ...]:
+def learned_curve(curve: ServiceCurve) -> tuple[tuple[float, float], ...]:
     """The curve as an agent learns and reports it."""
     sizes = sorted({*(1 << k for k in range(curve.max_batch.bit_length())), curve.max_batch})
     return tuple((float(n), curve.seconds_mean(n)) for n in sizes)

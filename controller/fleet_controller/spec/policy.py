@@ -17,15 +17,15 @@ from fleet_controller.spec.scaling import ScalingSpec
 KEY = "scaling"
 
 
-def load_scaling(path: Path, pool: str) -> ScalingSpec:
+def load_scaling(path: Path, pool: str, content: bytes | None = None) -> ScalingSpec:
     """What `path` says: its `scaling:` block, or that of `pool` where it is a whole fleet.yaml (of its only
     pool, whatever the name). Raises SpecError, with all that is wrong, and UnknownName for a fleet.yaml with
-    several pools and none of that name.
+    several pools and none of that name. `content` is read in place of the file.
     """
-    read = document.read(path)
+    read = document.read(path) if content is None else document.parse(content, path)
     value: Any = read.value
     if isinstance(value, dict) and "pools" in value:
-        fleet = load(path)
+        fleet = load(path, content)
         return (fleet.pools[0] if len(fleet.pools) == 1 else fleet.pool(pool)).scaling
     if not isinstance(value, dict) or set(value) != {KEY}:
         message = 'needs "scaling:" at the top and nothing beside it, or a whole fleet.yaml'
