@@ -137,9 +137,10 @@ def _outcomes(jobs: list[Job], given: argparse.Namespace, seconds: float | None,
                 kept.put(keys[running[future]], outcome)
                 if done % 20 == 0:
                     kept.write()
-            if sys.stderr.isatty():
+            end = "" if sys.stderr.isatty() else "\n"
+            if not end or done % 20 == 0:
                 print(
-                    f"\r{done}/{len(todo)} runs, {time.monotonic() - began:.0f} s ", end="", file=sys.stderr
+                    f"\r{done}/{len(todo)} runs, {time.monotonic() - began:.0f} s ", end=end, file=sys.stderr
                 )
     kept.write()
     return outcomes

@@ -19,16 +19,14 @@ from fleet_controller import simulate
 from fleet_wire import histogram
 
 HERE = Path(__file__).parent
+SIMULATED = ("kernel", "engine", "run", "fleet", "hosts", "trace", "report")
 
 
 @cache
 def sources() -> str:
     """A digest of what makes a run: the bench, the simulation, and the buckets of its histogram."""
-    files = [
-        *HERE.rglob("*.py"),
-        *Path(simulate.__path__[0]).glob("*.py"),
-        Path(histogram.__file__),
-    ]
+    simulated = Path(simulate.__path__[0])
+    files = [*HERE.rglob("*.py"), *(simulated / f"{name}.py" for name in SIMULATED), Path(histogram.__file__)]
     digest = hashlib.sha256()
     for file in sorted(files):
         if file.name not in {"__main__.py", "table.py", "kept.py", "made.py"}:
