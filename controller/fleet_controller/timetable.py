@@ -16,6 +16,7 @@ from cronsim import CronSim
 from fleet_controller.localtime import (
     day_after,
     midnight,
+    moment,
     offset_s,
     repeated,
     shown,
@@ -81,9 +82,9 @@ def _moments(schedule: Schedule, holidays: tuple[str, ...], now: float, until: f
     """When `schedule` starts or ends, after `now` and up to `until`, newest first."""
     at = last_fired(schedule, until, holidays)
     while at is not None:
-        for moment in (at, ends(schedule, at)):
-            if now < moment <= until:
-                yield moment
+        for either in (at, ends(schedule, at)):
+            if now < either <= until:
+                yield either
         if at <= now:  # the one in force: its end is to come, those of earlier ones don't count
             return
         at = last_fired(schedule, at - 1, holidays)
@@ -149,22 +150,21 @@ def _moved(schedule: Schedule, holidays: tuple[str, ...], now: float, until: flo
         if written is None:
             continue
         local = datetime.fromisoformat(written)
-        for moment in _moments(schedule, holidays, now, until):
-            meant = abs(local.replace(tzinfo=zone).timestamp() - moment) <= HOUR_S
-            if meant and (skipped(local, zone) or repeated(local, zone)):
-                yield Note(moment, schedule.timezone, _why(schedule, which, local, zone))
+        at = moment(local, zone)
+        if now < at <= until and (skipped(local, zone) or repeated(local, zone)):
+            yield Note(at, schedule.timezone, _why(schedule, which, local, zone))
     if schedule.cron is None or any(part.startswith("*") for part in schedule.cron.split()[:2]):
         return  # follows real time
     cron = CronSim(schedule.cron, datetime(2024, 1, 1, tzinfo=UTC))
-    at = last_fired(schedule, until, holidays)
-    while at is not None and at > now:
-        local = shown(at, zone).replace(tzinfo=None)
+    fired = last_fired(schedule, until, holidays)
+    while fired is not None and fired > now:
+        local = shown(fired, zone).replace(tzinfo=None)
         if local.hour not in cron.hours or local.minute not in cron.minutes:
             text = f"{schedule.name} starts now: the clocks skip its time"
-            yield Note(at, schedule.timezone, text)
+            yield Note(fired, schedule.timezone, text)
         elif repeated(local, zone):
-            yield Note(at, schedule.timezone, _why(schedule, "starts", local, zone))
-        at = last_fired(schedule, at - 1, holidays)
+            yield Note(fired, schedule.timezone, _why(schedule, "starts", local, zone))
+        fired = last_fired(schedule, fired - 1, holidays)
 
 
 def _why(schedule: Schedule, which: str, local: datetime, zone: tzinfo) -> str:

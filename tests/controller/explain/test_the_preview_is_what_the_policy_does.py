@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet_controller.policies import ScalingSpec
 from fleet_controller.policies.schedule import bounds
-from fleet_controller.timetable import changes, clock_changes
+from fleet_controller.timetable import changes, clock_changes, notes, over
 
 # two days around both changes of 2026, where the clocks do what
 TURNS = {
@@ -87,3 +87,64 @@ def test_a_schedule_that_sets_what_holds_already_is_no_change() -> None:
     assert changes(pool(), now, now + 7 * 86400) == []
     (one,) = changes(pool({"cron": "0 8 1 6 *", "min_servers": 2, "duration": "300d"}), now, now + 86400)
     assert (one.at, one.before.low, one.after.low) == (unix("2026-06-01T08:00"), 1, 2)
+
+
+TWICE = "02:30 comes twice, this is the first time"
+
+
+@pytest.mark.parametrize(
+    ("began", "schedule", "told"),
+    [
+        (
+            "2026-03-28T12:00", {"cron": "30 2 * * *"},
+            [("2026-03-29T01:00", 'schedule "30 2 * * *" Europe/Berlin starts now: the clocks skip its time')],
+        ),
+        (
+            "2026-10-24T12:00", {"cron": "30 2 * * *"},
+            [("2026-10-25T00:30", f'schedule "30 2 * * *" Europe/Berlin starts now: {TWICE}')],
+        ),
+        ("2026-10-24T12:00", {"cron": "*/30 2 * * *"}, []),  # follows real time
+        ("2026-10-24T12:00", {"cron": "0 8 * * *"}, []),
+        (
+            "2026-03-28T12:00", {"at": "2026-03-29 01:30", "until": "2026-03-29 02:30"},
+            [("2026-03-29T01:00", "schedule at 2026-03-29 01:30 Europe/Berlin ends now: the clocks skip 02:30")],
+        ),
+        (
+            "2026-10-24T12:00", {"at": "2026-10-25 02:30", "until": "2026-10-25 04:00"},
+            [("2026-10-25T00:30", f"schedule at 2026-10-25 02:30 Europe/Berlin starts now: {TWICE}")],
+        ),
+        (
+            "2026-10-24T12:00", {"cron": "*/20 8 * * *", "except": ["10-25", "2026-10-27"]},
+            [("2026-10-25T07:00", 'schedule "*/20 8 * * *" Europe/Berlin does not start: except 2026-10-25')],
+        ),
+        ("2026-10-24T12:00", {"cron": "0 8 * * mon-fri", "except": "10-25"}, []),  # a Sunday
+        ("2026-10-24T12:00", {"on": "10-25"}, []),
+        (
+            "2026-10-24T12:00", {"on": ["10-25", "10-26"], "except": "2026-10-26"},
+            [("2026-10-25T23:00", "schedule on 10-25, 10-26 Europe/Berlin does not start: except 2026-10-26")],
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_person_should_know(
+    began: str, schedule: dict[str, object], told: list[tuple[str, str]]
+) -> None:
+    end = {} if "at" in schedule else {"duration": "1h"}
+    spec = pool({**schedule, **end, "timezone": "Europe/Berlin", "min_servers": 2})
+    now = unix(began)
+    assert [(note.at, note.text) for note in notes(spec, now, now + 2 * 86400)] == [
+        (unix(at), t) for at, t in told
+    ]
+
+
+def test_what_is_over_is_named() -> None:
+    spec = pool(
+        {"at": "2026-03-01 08:00", "duration": "1h", "servers": 2},
+        {"at": "2026-03-28 08:00", "until": "2026-03-28 12:00", "servers": 2},
+        {"at": "2026-03-28 08:00", "until": "2026-03-28 12:01", "servers": 2},
+        {"on": ["2026-03-26", "2026-03-27"], "servers": 2},
+        {"on": ["2026-03-27", "2026-03-28"], "servers": 2},
+        {"on": "2026-03-27", "duration": "48h", "servers": 2},
+        {"on": ["2026-03-27", "03-01"], "servers": 2},
+        {"cron": "0 8 * * *", "servers": 2},
+    )
+    assert over(spec, unix("2026-03-28T12:00")) == [spec.schedules[n] for n in (0, 1, 3)]
