@@ -35,9 +35,19 @@ def _instance(config: ModelConfig, files: list[Path], device: torch.device) -> A
         return format_torchscript.instance_of(config, files[0], device)
     if config.format == "export":
         return format_export.instance_of(config, files[0], device)
-    if config.format == "safetensors":
-        return format_safetensors.instance_of(config, files, device)
-    return format_class.instance_of(config, device)
+    instance = (
+        format_safetensors.instance_of(config, files, device)
+        if config.format == "safetensors"
+        else format_class.instance_of(config, device)
+    )
+    for key, tensors in (("inputs", config.inputs), ("outputs", config.outputs)):
+        if tensors and getattr(instance, key, None):
+            raise ModelFault(
+                f"model {config.name}: {config.entrypoint} declares its {key} itself: leave {key} out"
+            )
+        if tensors:
+            setattr(instance, key, [tensor.model_dump() for tensor in tensors])
+    return instance
 
 
 def _check_keys(config: ModelConfig) -> None:
@@ -55,9 +65,5 @@ def _check_keys(config: ModelConfig) -> None:
         raise ModelFault(
             f"{name} takes its weights from files: list them under weights, each with its sha256"
         )
-    if config.inputs and config.format != "torchscript":
-        raise ModelFault(
-            f"{name}: inputs are what the class or the exported program declares: leave them out"
-        )
-    if config.outputs and not program:
-        raise ModelFault(f"{name}: outputs are what the class declares: leave them out")
+    if config.inputs and config.format == "export":
+        raise ModelFault(f"{name}: the program tells its inputs itself: leave inputs out")

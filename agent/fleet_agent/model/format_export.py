@@ -90,8 +90,8 @@ def _check_batch(program: ExportedProgram, size: Any, name: str, largest: int, w
         return
     if bounds.lower > 1 or bounds.upper < largest:
         raise ModelFault(
-            f"{where}: it was exported for batches of {max(1, bounds.lower)} to {bounds.upper} (input {name}), which doesn't "
-            f"cover 1 to max_batch_size {largest}; set batching.max_batch_size, or export it with a wider Dim"
+            f"{where}: it was exported for batches of {max(1, bounds.lower)} to {bounds.upper} (input {name}), which "
+            f"doesn't cover 1 to max_batch_size {largest}; set batching.max_batch_size, or export it with a wider Dim"
         )
 
 

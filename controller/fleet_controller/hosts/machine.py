@@ -21,7 +21,15 @@ from fleet_controller.hosts.ssh import SshTransport
 from fleet_controller.hosts.ssh_connection import Connections
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec, HostSpec, ModelSpec
-from fleet_wire.agent import AgentConfig, ModelConfig, RunFile
+from fleet_controller.spec.weights import TensorSpec
+from fleet_wire.agent import (
+    AgentConfig,
+    ComputeConfig,
+    ModelConfig,
+    RunFile,
+    TensorConfig,
+    WeightsFile,
+)
 
 # The agent listens before it loads its models; what takes long until then is importing torch from a cold disk.
 LISTEN_TIMEOUT_S = 120.0
@@ -217,13 +225,22 @@ def _model_config(model: ModelSpec) -> ModelConfig:
         name=model.name,
         version=model.version,
         path=f"models/{model.name}",  # in the release's folder; the keeper knows where that is
+        format=model.format,
         entrypoint=model.entrypoint,
+        weights=[WeightsFile(**pin.model_dump()) for pin in model.weights],
+        inputs=[_tensor(tensor) for tensor in model.inputs],
+        outputs=[_tensor(tensor) for tensor in model.outputs],
+        compute=ComputeConfig(**model.compute.model_dump()),
         max_batch_size=model.batching.max_batch_size,
         max_queue_delay_ms=model.batching.max_queue_delay_ms,
         max_queue_size=model.batching.max_queue_size,
         device_memory_bytes=model.device_memory_bytes,
         options=model.options,
     )
+
+
+def _tensor(tensor: TensorSpec) -> TensorConfig:
+    return TensorConfig(name=tensor.name, datatype=tensor.datatype, shape=list(tensor.shape))
 
 
 def _bracketed(address: str) -> str:

@@ -222,7 +222,14 @@ def _source(model: ModelDraft, found: Findings) -> None:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         found.add(at, f"the folder {folder} {what}; write the path from the folder of this file")
         return
-    if found.broken((*model.steps, "entrypoint")):
+    for index, pin in enumerate(model.spec.weights):
+        at = (*model.steps, "weights", index, "file")
+        if not Path(pin.file).is_absolute() and not (folder / pin.file).is_file():
+            names = [other.name for other in sorted(folder.iterdir())[:100] if other.suffix != ".py"]
+            has = f"it has {quoted(names)}" if names else "put it there"
+            hint = found.did_you_mean(pin.file, names) or has
+            found.add(at, f'the folder {folder} has no file "{pin.file}"; {hint}')
+    if not model.spec.entrypoint or found.broken((*model.steps, "entrypoint")):
         return
     at = (*model.steps, "entrypoint")
     path = folder.joinpath(*model.spec.module.split("."))

@@ -6,18 +6,21 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fleet_controller.spec.address import Name
 from fleet_controller.spec.host import LocalPath
 from fleet_controller.spec.part import Part
 from fleet_controller.spec.size import Size
+from fleet_controller.spec.weights import Compute, Format, TensorSpec, WeightsSpec
 
 Scalar = str | int | float | bool | None
 _ENTRYPOINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def _entrypoint(value: str) -> str:
+    if not value:
+        raise ValueError('is empty; write "MODULE:CLASS", as "model:MiniLM"')
     if _ENTRYPOINT.fullmatch(value) and ".py:" not in value:
         return value
     hint = 'write "MODULE:CLASS", as "model:MiniLM"'
@@ -59,14 +62,28 @@ class Batching(Part):
 
 
 class ModelSpec(Part):
-    """A model: a folder with Python code (and what it needs), and the class in it that answers requests."""
+    """A model: a folder, and what in it answers requests: a class, or a program without one."""
 
     name: Name = Field(description="Name under which clients ask for it.")
     version: Name = Field(default="1", description="Version, reported to clients.")
     source: LocalPath = Field(description="Folder with the code, from this file's folder.")
-    entrypoint: Annotated[str, AfterValidator(_entrypoint)] = Field(
-        description='Module and class in the folder, as "model:MiniLM".'
+    format: Format = Field(
+        default="class",
+        description='What it is: "class" with load and forward; "safetensors": a torch.nn.Module and its weights; '
+        '"torchscript" or "export": a program, the one file of weights.',
     )
+    entrypoint: Annotated[str, AfterValidator(_entrypoint)] = Field(
+        default="",
+        description='Module and class in the folder, as "model:MiniLM"; programs have none.',
+    )
+    weights: tuple[WeightsSpec, ...] = Field(default=(), description="Its files, each pinned by its sha256.")
+    inputs: tuple[TensorSpec, ...] = Field(
+        default=(), description="Its inputs, where the class or the TorchScript program does not tell them."
+    )
+    outputs: tuple[TensorSpec, ...] = Field(
+        default=(), description="Its outputs, where the class or the program does not tell them."
+    )
+    compute: Compute = Field(default=Compute(), description="How it computes.")
     batching: Batching = Field(default=Batching(), description="How requests are put together.")
     device_memory_bytes: Size | None = Field(
         default=None,
@@ -84,6 +101,30 @@ class ModelSpec(Part):
             WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
         ],
     ] = Field(default={}, repr=False, description="Handed to the class's load(): KEY: VALUE.")
+
+    @model_validator(mode="after")
+    def _fits_its_format(self) -> ModelSpec:
+        program = self.format in ("torchscript", "export")
+        if not program and not self.entrypoint:
+            raise ValueError('has no entrypoint; write "MODULE:CLASS", as "model:MiniLM"')
+        if program and (self.entrypoint or self.options):
+            key = "entrypoint" if self.entrypoint else "options"
+            raise ValueError(f"format {self.format} is a program without a class; leave out {key}")
+        if program and len(self.weights) != 1:
+            raise ValueError(
+                f"format {self.format} takes one file under weights, the program; it has {len(self.weights)}"
+            )
+        if self.format == "safetensors" and not self.weights:
+            raise ValueError("format safetensors takes its weights from files; list them under weights")
+        if self.inputs and self.format == "export":
+            raise ValueError("an exported program tells its inputs itself; leave out inputs")
+        if self.compute.compile and self.format == "torchscript":
+            raise ValueError(
+                "torch.compile can not see into a TorchScript program; leave out compute.compile"
+            )
+        if self.compute.dtype and self.format == "export":
+            raise ValueError("an exported program keeps its dtype; leave out compute.dtype, or use autocast")
+        return self
 
     @property
     def module(self) -> str:

@@ -67,6 +67,7 @@ def test_the_lines_that_are_turned_off_are_right_too(tmp_path: Path) -> None:
     for name, text in init_files().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(switched_on(text) if name == "fleet.yaml" else text)
+    (tmp_path / "models/hello/model.safetensors").touch()
     (tmp_path / "tls").mkdir()
     for name in ("certificate.pem", "key.pem"):
         (tmp_path / "tls" / name).touch()
