@@ -17,7 +17,10 @@ from fleet_controller.spec.scaling import ScalingSpec
 
 SEARCH_SHARE = 0.6  # of the traffic's time; the rest judges
 MOST_RUNS = 40
-JUDGED = 3  # settings that are judged, the cheapest first, until one holds
+JUDGED = 5  # settings that are judged, the cheapest first, until one holds
+APART = (
+    1.03  # after one that failed, others of about its hours are not tried: they are the same in other words
+)
 WORTH = 0.995  # of the hours: less gained is noise
 
 Knob = tuple[str, ...]
@@ -136,9 +139,12 @@ def tune(
                 if _better(here, best, share):
                     best, better = here, True
     found = Tuned(share, before, judge(spec), best, runs=len(runs))
-    for one in sorted(runs.values(), key=lambda t: t.rank(share))[:JUDGED]:
+    least = 0.0
+    for one in sorted(runs.values(), key=lambda t: t.rank(share)):
         if not one.changes or not one.holds(share) or not _better(one, before, share):
             break
+        if len(found.refused) >= JUDGED or one.report.server_hours < least:
+            continue
         report = judge(changed(spec, dict(one.changes)))
         failed_before = (found.before_judged.within_target or 0.0) < share
         cheaper = report.server_hours < WORTH * found.before_judged.server_hours
@@ -146,6 +152,7 @@ def tune(
             found.best, found.best_judged = one, report
             break
         found.refused.append((one, report))
+        least = APART * one.report.server_hours
     return found
 
 
