@@ -40,7 +40,10 @@ balancer: {listen: 127.0.0.1:0}
             "        scale_down: 5m\n", "        scale_down: 5m\n      predictive: {enabled: false}\n",
         ),
         (("pools", 1, "scaling", "min_servers"), "2", "{max_servers: 3}", "{max_servers: 3, min_servers: 2}"),
-        (("pools", 2, "scaling", "min_servers"), "2", "scaling:\n  - name: four", "scaling: {min_servers: 2}\n  - name: four"),
+        (
+            ("pools", 2, "scaling", "min_servers"), "2",
+            "scaling:\n  - name: four", "scaling: {min_servers: 2}\n  - name: four",
+        ),
         (
             ("pools", 3, "scaling", "min_servers"), "2",
             "# has none\n", "# has none\n    scaling: {min_servers: 2}\n",
