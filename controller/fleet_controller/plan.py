@@ -133,7 +133,7 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
         # what is bad, and then each host that still serves is needed
         stops.append(Step("stop", outdated[0].name, view.name, "its release is outdated and no host is free"))
     free = [step for step in stops if step.host not in view.busy]
-    return _with_inspections(view, [*starts, *_bounded(view, free)], now)
+    return _with_inspections(view, [*starts, *_bounded(view, free), *_leftovers(view, starts, now)], now)
 
 
 def mass_loss(view: PoolView) -> bool:
@@ -172,6 +172,18 @@ def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
         chosen = ranked[:missing]
     # a start that was broken off, by a `down` that was taken back, is taken up again; it counts as coming already
     return [Step("start", h.name, view.name, view.reason) for h in (*view.idle(*STARTING_UP), *chosen)]
+
+
+def _leftovers(view: PoolView, starts: list[Step], now: float) -> list[Step]:
+    """Failed hosts that are not started again: what may still run there, after a stop that failed say, is stopped."""
+    if mass_loss(view):
+        return []
+    chosen = {step.host for step in starts}
+    return [
+        Step("stop", h.name, view.name, "it failed and is not needed; what may still run there is stopped")
+        for h in view.idle(HostState.FAILED)
+        if view.record(h).action_id is not None and view.record(h).retry_at <= now and h.name not in chosen
+    ]
 
 
 def _failed(view: PoolView) -> bool:

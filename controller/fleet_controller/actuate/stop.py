@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.frontdoor import FrontDoorError
@@ -13,6 +15,9 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
     """Take the host out of service. Raises HostFailure."""
     machine = site.machines.machine(action.host)
     patience_s = site.spec.host(action.host).agent.drain_timeout
+    # One that failed is put away, not forgiven: when it is wanted again its failures count on.
+    failed = hands.record(action.host).error is not None and hands.journal.goal() != "down"
+    forgiven: dict[str, Any] = {} if failed else {"failures": 0, "retry_at": 0.0}
     hands.move(action.host, HostState.DRAINING, action.reason)
     left = _await_drained(action.host, patience_s, hands)
     if left:
@@ -33,8 +38,7 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
         action_id=None,
         agent_port=None,
         release=None,
-        failures=0,
-        retry_at=0.0,
+        **forgiven,
     )
 
 

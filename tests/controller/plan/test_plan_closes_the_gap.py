@@ -283,3 +283,14 @@ def test_a_step_says_why(pool: Pool, now: float) -> None:
     assert steps(pool({"a": "ready"}, silent={"a": "refused"}), "up", now)[0].reason == "refused"
     outdated = steps(pool({"a": OUT, "b": "ready"}), "up", now)
     assert outdated[0].reason == "runs release release-1"
+
+
+def test_what_a_failed_stop_may_have_left_is_stopped_once_its_retry_is_due(pool: Pool, now: float) -> None:
+    failed = {"state": "failed", "action_id": "one", "retry_at": now}
+    [step] = steps(pool({"a": "ready", "b": failed}), "up", now)
+    assert (step.kind, step.host) == ("stop", "b")
+    assert step.reason == "it failed and is not needed; what may still run there is stopped"
+    assert steps(pool({"a": "ready", "b": {**failed, "retry_at": now + 1}}), "up", now) == []
+    assert steps(pool({"a": "ready", "b": {**failed, "action_id": None}}), "up", now) == []
+    [step] = steps(pool({"a": "ready", "b": failed}, desired=2), "up", now)  # needed: it is tried again
+    assert (step.kind, step.host) == ("start", "b")
