@@ -4,8 +4,8 @@
 data.
 2. Without fresh data nothing moves inside the bounds.
 3. The largest recommendation wins; fewer servers need the consent of every policy that has an opinion.
-4. Stabilization windows, then cooldowns, hold it back; a wake from zero and a bound don't wait. Pure and
-deterministic: the same arguments give the same answer.
+4. Stabilization windows, cooldowns and limits hold it back; a wake from zero and a bound don't wait, a surge
+(panic.py) waits only for the limits. Pure and deterministic: the same arguments give the same answer.
 """
 
 from __future__ import annotations
