@@ -48,11 +48,13 @@ class Rank:
 
 @dataclass
 class _Round:
-    """What this plan gave away so far."""
+    """What this plan did so far: the step of each host, and which hosts on their way down are spoken for."""
 
-    taken: set[str] = field(default_factory=set)
+    steps: dict[str, Step] = field(default_factory=dict)
     awaited: set[str] = field(default_factory=set)
-    lent: set[str] = field(default_factory=set)
+
+    def note(self, steps: Sequence[Step]) -> None:
+        self.steps |= {s.host: s for s in steps if s.kind != "inspect"}
 
 
 def fleet_steps(ranks: Sequence[Rank], goal: str, now: float) -> list[Step]:
@@ -66,10 +68,10 @@ def fleet_steps(ranks: Sequence[Rank], goal: str, now: float) -> list[Step]:
         view = _giving_back(current, left, now)
         planned = [_on_loan(step, view) for step in steps(view, goal, now)]
         started = {s.host for s in planned if s.kind == "start"}
-        done.taken |= started
-        found += planned
         coming = sum(h.name in started for h in view.startable(now))
-        found += _loans(current, current.lacks - coming, left, done)
+        planned += _loans(current, current.lacks - coming, left, done)
+        done.note(planned)
+        found += planned
     return found
 
 
@@ -83,15 +85,21 @@ def _shares(rank: Rank) -> bool:
 
 
 def _as_left(rank: Rank, done: _Round) -> Rank:
-    """As the pools before it have left it: what they took is not free, what they borrowed is leaving."""
-    view = rank.view
-    lent = done.lent & {h.name for h in view.hosts} if done.lent else ()
-    records = view.records
-    if lent:
-        records = {**records, **{n: replace(records[n], state=HostState.DRAINING) for n in lent}}
-    free = tuple(h for h in view.free if h.name not in done.taken)
-    hosts = tuple(h for h in view.hosts if h.name not in done.taken) if done.taken else view.hosts
-    return replace(rank, view=replace(view, records=records, free=free, hosts=hosts))
+    """As the pools before it have left it: what they start is theirs, what they stop or borrow goes down."""
+    view, moved = rank.view, done.steps
+    if not moved:
+        return rank
+    records = dict(view.records)
+    for name, step in moved.items():
+        state = HostState.BOOTING if step.kind == "start" else HostState.DRAINING
+        records[name] = replace(records.get(name) or HostRecord(name), state=state)
+    mine = tuple(h for h in view.hosts if h.name not in moved or moved[h.name].pool == view.name)
+    known = {h.name for h in mine}
+    mine += tuple(
+        h for h in view.free if h.name in moved and moved[h.name].pool == view.name and h.name not in known
+    )
+    free = tuple(h for h in view.free if h.name not in moved)
+    return replace(rank, view=replace(view, records=records, hosts=mine, free=free))
 
 
 def _giving_back(rank: Rank, ranks: Sequence[Rank], now: float) -> PoolView:
@@ -159,7 +167,6 @@ def _loans(rank: Rank, lacks: int, ranks: Sequence[Rank], done: _Round) -> list[
         for host in _lendable(lender, rank)[: max(0, lacks - len(loans))]:
             text = f"borrowed {host.name} from {lender.name}: {view.name} needs {view.desired}, has {has}"
             loans.append(Step("stop", host.name, lender.name, f"{text}, no free host is left"))
-    done.lent |= {step.host for step in loans}
     return loans
 
 

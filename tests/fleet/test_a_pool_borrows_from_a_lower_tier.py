@@ -1,4 +1,4 @@
-"""Interactive and batch share hosts, over real SSH: one is lent and given back under load, and nobody notices."""
+"""Interactive and batch share hosts, on real agents: one is lent and given back under load, and nobody notices."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ async def traffic(endpoint: str, name: str, stop: asyncio.Event, seen: Counter[o
         await asyncio.gather(*(one() for _ in range(4)))
 
 
-async def test_a_host_is_lent_and_given_back_without_a_failed_request(fleet: Any, ssh_hosts: Any) -> None:
+async def test_a_host_is_lent_and_given_back_without_a_failed_request(fleet: Any, local_hosts: str) -> None:
     models = [model("quick", 10), model("slow", 300)]
-    fleet.write(ssh_hosts.yaml(ssh_hosts(3)), {}, models=models, pools=POOLS)
+    fleet.write(local_hosts, {}, models=models, pools=POOLS)
     fleet.cli("up")
     fleet.cli("scale", "batch=2")
     assert {n: h["pool"] for n, h in fleet.hosts().items()} == {

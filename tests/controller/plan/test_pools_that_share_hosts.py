@@ -100,6 +100,19 @@ def test_a_busy_host_is_not_lent(full: Any) -> None:
     assert full.run(9, interactive=3) == []
 
 
+def test_one_host_is_lent_once(sharing: Sharing) -> None:
+    world = sharing(
+        {
+            "one": {"hosts": "ac"},
+            "two": {"hosts": "bcd"},
+            "batch": {"hosts": "cd", "tier": "batch", "floor": 1},
+        }
+    )
+    world.run(30, one=1, two=1, batch=2)
+    assert short(world.run(1, one=2, two=2, batch=1)) == ["batch: stop c"]
+    assert short(world.run(30)) == ["one: start c"]
+
+
 def test_a_pool_that_has_not_decided_yet_borrows_and_lends_nothing(full: Any) -> None:
     full.undecided = {"batch"}
     assert full.run(9, interactive=3) == []
