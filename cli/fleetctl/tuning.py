@@ -48,6 +48,7 @@ def tuned(trial: Trial, scaling: ScalingSpec, share: float) -> Tuned:
         share,
         lambda s: trial.report(s, part=search, history=trial.traffic.history),
         lambda s: trial.report(s, part=judge, history=before),
+        most_runs=MOST_RUNS,
         told=_progress if sys.stderr.isatty() else None,
     )
 
