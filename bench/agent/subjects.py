@@ -103,7 +103,8 @@ def await_serving(server: Server) -> None:
 
 
 def stop(server: Server) -> None:
-    """It and what it started."""
+    """It and what it started, also where that has left its group (BentoML's workers do)."""
+    below = _descendants(server.process.pid)
     for signum, patience_s in ((signal.SIGTERM, 8), (signal.SIGKILL, 8)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.process.pid, signum)
@@ -112,7 +113,18 @@ def stop(server: Server) -> None:
             if signum == signal.SIGTERM and server.subject != "fleetctl":
                 continue  # stragglers of its group
             break
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     server.log.close()
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [found for child in map(int, children) for found in (child, *_descendants(child))]
 
 
 @contextlib.contextmanager
