@@ -20,11 +20,12 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
 from bench.real_run.clients import Answer, Clients, percentile, poisson
+
 from fleet_controller.simulate import ServiceCurve, Trace, simulate
 from fleet_controller.spec import load
 
@@ -82,7 +83,7 @@ def compare(folder: Path, seconds: float, seed: int) -> int:
         fleetctl(file, "down", "--yes")
     real, startup_s = seen(answers, told, began)
     simulated = again(file, answers, began, curve, startup_s, seconds)
-    report = {
+    report: dict[str, Any] = {
         "seconds": seconds,
         "requests": len(answers),
         "failed": sum(answer.status != 200 for answer in answers),
@@ -225,19 +226,16 @@ def table(report: dict[str, Any], real: Outcome, simulated: Outcome, agree: bool
         f"{'':24}{'real':>10}{'simulated':>12}{'difference':>12}",
     ]
     for key in ("p50_ms", "p95_ms", "p99_ms"):
-        a, b = getattr(real, key), getattr(simulated, key)
-        lines.append(f"{key:24}{a:>10.0f}{b:>12.0f}{100 * (b / a - 1):>11.1f}%")
+        ms = getattr(real, key), getattr(simulated, key)
+        lines.append(f"{key:24}{ms[0]:>10.0f}{ms[1]:>12.0f}{100 * report['difference'][key]:>11.1f}%")
     lines.append(f"{'within target':24}{100 * real.within:>9.1f}%{100 * simulated.within:>11.1f}%")
     lines.append(
         f"{'servers wanted':24}{' '.join(map(str, numbers(real))):>10}{' '.join(map(str, numbers(simulated))):>12}"
     )
-    for n in range(max(len(real.turns), len(simulated.turns))):
-        both = [o.turns[n] if n < len(o.turns) else None for o in (real, simulated)]
-        at = [f"{t[0]:.0f} s: {t[1]}" if t else "-" for t in both]
-        apart = f"{both[1][0] - both[0][0]:+.0f} s" if both[0] and both[1] else ""
-        lines.append(
-            f"{'  turn ' + str(n + 1):24}{at[0]:>10}{at[1]:>12}{apart:>12}  {(both[0] or both[1])[2]}"
-        )
+    for n, (a, b) in enumerate(zip_longest(real.turns, simulated.turns)):
+        at = [f"{turn[0]:.0f} s: {turn[1]}" if turn else "-" for turn in (a, b)]
+        apart = f"{b[0] - a[0]:+.0f} s" if a and b else ""
+        lines.append(f"{f'  turn {n + 1}':24}{at[0]:>10}{at[1]:>12}{apart:>12}  {(a or b)[2]}")
     lines.append("they agree" if agree else "they do NOT agree")
     return "\n".join([*lines, ""])
 

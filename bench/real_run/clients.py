@@ -8,12 +8,14 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 def poisson(curve: Sequence[tuple[float, float]], seed: int) -> list[float]:
     """Moments of a Poisson process whose rate runs straight from point to point of `curve`: (second, rate)."""
     dice, highest = random.Random(seed), max(rate for _, rate in curve)
-    moments, at = [], 0.0
+    moments: list[float] = []
+    at = 0.0
     while True:
         at += dice.expovariate(highest)
         if at >= curve[-1][0]:
@@ -23,7 +25,7 @@ def poisson(curve: Sequence[tuple[float, float]], seed: int) -> list[float]:
 
 
 def rate_at(curve: Sequence[tuple[float, float]], at: float) -> float:
-    for (t0, r0), (t1, r1) in zip(curve, curve[1:], strict=False):
+    for (t0, r0), (t1, r1) in pairwise(curve):
         if at < t1:
             return r0 + (r1 - r0) * (at - t0) / (t1 - t0)
     return curve[-1][1]

@@ -1,4 +1,4 @@
-"""A model that takes a known time for a batch and hardly any computing: what real hosts of a small machine can share."""
+"""A model that takes a known time for a batch and hardly any computing, so that several hosts can share a machine."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ class Journal:
         try:
             parsed = make_url(url)
         except ArgumentError as error:
-            raise JournalError(f"this state store can't be used: {error}; give it as sqlite:///PATH") from error
+            raise JournalError(
+                f"this state store can't be used: {error}; give it as sqlite:///PATH"
+            ) from error
         if parsed.get_backend_name() != "sqlite":
             # Two controllers on two machines would both act; nothing fences the one that was cut off yet.
             raise JournalError(

@@ -158,7 +158,7 @@ class Fleet:
         assert not [line for line in lines if line.startswith("DOUBLE")]
         return Counter(line.removeprefix("start ") for line in lines)
 
-    def until(self, true: Callable[[], object], what: str = "", timeout_s: float = 40.0) -> None:
+    def until(self, true: Callable[[], object], what: str = "", timeout_s: float = 80.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not true():
             if time.monotonic() > deadline:
