@@ -89,7 +89,7 @@ def _verdict(ranked: list[Standing]) -> str:
         return ""
     reactive = [s for s in ranked if s.subject != STATIC]
     lines = []
-    for title, field in (("peer", reactive), ("peer, static fleets with them", ranked)):
+    for title, field in (("peer", reactive), ("peer or static fleet", ranked)):
         best = cheapest(field)
         lines.append(
             f"cheapest {title} that keeps {KEPT:.1%} on average: "
