@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(480)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CALM = {"cooldown": {"scale_up": "1s", "scale_down": "3s"}, "stabilization": {"scale_down": "3s"}}
