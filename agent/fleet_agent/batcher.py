@@ -37,7 +37,10 @@ _EVERY = 10
 _BELIEVED_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+# These three are made for every request, or nearly; a frozen dataclass would take a microsecond each.
+
+
+@dataclass(slots=True)
 class Part:
     """Items start..stop of the request `request`."""
 
@@ -50,7 +53,7 @@ class Part:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """What the device computes in one go. Its parts are in the order in which the requests were chosen."""
 
@@ -60,7 +63,7 @@ class Batch:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished(Generic[T]):
     """A request that is over: the results of its parts in order, or why there are none."""
 
@@ -118,6 +121,7 @@ class Batcher(Generic[T]):
         self._deadlines: list[tuple[float, int]] = []
         self._waiting = 0
         self._waiting_items = 0
+        self._items: dict[int, int] = {}  # of them by priority
         self._cut = 0  # waiting requests of which something has gone already
         self._picked = 0
         self._batches = 0
@@ -170,10 +174,12 @@ class Batcher(Generic[T]):
         queue = self._queues.get(priority)
         if queue is None:
             queue = self._queues[priority] = OrderedDict()
+            self._items[priority] = 0
             self._queues = dict(sorted(self._queues.items(), reverse=True))
         queue[request] = entry
         self._waiting += 1
         self._waiting_items += count
+        self._items[priority] += count
 
     def predicted_s(self, count: int, now: float, priority: int = 0, busy_s: float = 0.0) -> float | None:
         """Seconds until `count` items queued now would be answered; None where that can't be known."""
@@ -182,14 +188,7 @@ class Batcher(Generic[T]):
         full = self._seconds(self.max_batch_size)
         if full is None:
             return None
-        ahead = self._waiting_items
-        if len(self._queues) > 1:
-            ahead = sum(
-                entry.count - entry.sent
-                for number, queue in self._queues.items()
-                if number >= priority
-                for entry in queue.values()
-            )
+        ahead = sum(items for number, items in self._items.items() if number >= priority)
         batches, rest = divmod(ahead + count, self.max_batch_size)
         last = (self._seconds(rest) or 0.0) if rest else 0.0
         return busy_s + batches * full + last
@@ -209,6 +208,7 @@ class Batcher(Generic[T]):
             self._waiting -= 1
             self._cut -= entry.sent > 0
             self._waiting_items -= entry.count - entry.sent
+            self._items[entry.priority] -= entry.count - entry.sent
         return True
 
     def wake_at(self) -> float | None:
@@ -307,6 +307,7 @@ class Batcher(Generic[T]):
         was_cut = entry.sent > 0
         entry.sent += size
         self._waiting_items -= size
+        self._items[entry.priority] -= size
         if entry.sent == entry.count:
             del self._queues[entry.priority][request]
             self._waiting -= 1

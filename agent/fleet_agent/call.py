@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_JSON = [(b"content-type", b"application/json")]
+_JSON = ((b"content-type", b"application/json"),)
 _VISIBLE = re.compile(rb"[!-~]+")
 
 # A request's own number: unguessable per process, counted within it.
@@ -44,7 +44,7 @@ class Reply:
 
     body: bytes
     status: int = 200
-    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: list(_JSON))
+    headers: tuple[tuple[bytes, bytes], ...] = _JSON
 
 
 class Call:
@@ -104,7 +104,7 @@ def refused(refusal: Refusal) -> Reply:
     headers = [(name.encode(), value.encode()) for name, value in refusal.headers()]
     if refusal.status in (408, 413):
         headers.append((b"connection", b"close"))  # the rest of the body isn't read
-    return Reply(refusal.body(), refusal.status, headers)
+    return Reply(refusal.body(), refusal.status, tuple(headers))
 
 
 def _chunk(message: Message) -> bytes:

@@ -99,11 +99,10 @@ class Engine:
             raise Refusal("unavailable", "this server is draining and takes no new requests", 1.0)
         if served.error is not None:
             raise Refusal("unavailable", served.error, 30.0)
-        if not any(slot.ready and model in slot.loaded for slot in self.slots):
-            raise Refusal(
-                "unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0
-            )
-        return served
+        for slot in self.slots:
+            if slot.ready and model in slot.loaded:
+                return served
+        raise Refusal("unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0)
 
     def known(self, model: str) -> ServedModel:
         """Raises Refusal `not_found`, naming what there is."""
@@ -312,6 +311,7 @@ class Engine:
             model.cap.fitted(batch.size, now)
             if slot.busy_since is not None:
                 model.curve.observed(batch.size, now - slot.busy_since)
+                model.counters.inference.record((now - slot.busy_since) * 1000.0)
         model.batcher.max_batch_size = model.cap.size
         self._finish(slot, _outcomes(model, batch, outcomes, rows), now)
         self._pump()
@@ -327,9 +327,7 @@ class Engine:
         assert slot.running is not None
         model, batch = slot.running
         if slot.busy_since is not None:
-            took = now - slot.busy_since
-            model.counters.inference.record(took * 1000.0)
-            self._turns.used(model.config.name, took)
+            self._turns.used(model.config.name, now - slot.busy_since)
         slot.busy_s = slot.busy(now)
         slot.busy_since = None
         slot.running = None

@@ -17,8 +17,6 @@ _HEAD = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+)\r\n",
     re.ASCII,
 )
-_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
-
 # What changes how the message is read, or wants more than an answer.
 _UNUSUAL = frozenset(
     (
@@ -31,11 +29,28 @@ _UNUSUAL = frozenset(
         b"proxy-connection",
     )
 )
+# The headers that somebody here looks at; the others are checked for their form and passed over.
+_READ = (
+    b"accept",
+    b"authorization",
+    b"connection",
+    b"content-length",
+    b"content-type",
+    b"inference-header-content-length",
+    b"x-fleet-model",
+    b"x-fleet-priority",
+    b"x-request-id",
+    b"x-request-timeout-ms",
+)
+_FIELD = re.compile(
+    rb"^(" + b"|".join(sorted((*_READ, *_UNUSUAL))) + rb"):[ \t]*([^\r]*)", re.IGNORECASE | re.MULTILINE
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
-    """`headers` by lower-case name; `length` of the body in bytes; `end`: where the body begins in what was read."""
+    """`headers`: those that count here, by lower-case name; `length` of the body in bytes; `end`: where the body begins
+    in what was read."""
 
     path: bytes
     headers: dict[bytes, bytes]

@@ -27,6 +27,28 @@ from fleet_wire.refusal import Refusal
 
 _BODY_TIMEOUT_S = 60.0
 _ROUTES = 1024
+_STARTS = 256
+
+
+class Starts:
+    """The status line and headers that many replies begin with, put together once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, tuple[tuple[bytes, bytes], ...], bool], bytes] = {}
+        self._common: list[tuple[bytes, bytes]] = []
+
+    def of(self, reply: Reply, common: list[tuple[bytes, bytes]], close: bool) -> bytes:
+        """`common`: what all replies have, a new list whenever it changes (uvicorn's date, once a second)."""
+        if common is not self._common or len(self._known) > _STARTS:
+            self._common = common
+            self._known.clear()
+        key = (reply.status, reply.headers, close)
+        start = self._known.get(key)
+        if start is None:
+            headers = [*common, *reply.headers, *([(b"connection", b"close")] if close else [])]
+            lines = b"".join([b"%s: %s\r\n" % pair for pair in headers])
+            start = self._known[key] = STATUS_LINE[reply.status] + lines
+        return start
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -34,6 +56,7 @@ class HotProtocol(HttpToolsProtocol):
 
     front: Front
     routes: dict[bytes, Work | None]
+    starts: Starts
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -182,14 +205,12 @@ class HotProtocol(HttpToolsProtocol):
     def _reply(self, reply: Reply) -> None:
         head = self._head
         assert head is not None
-        lines = [b"%s: %s\r\n" % pair for pair in self.server_state.default_headers]
-        lines += [b"%s: %s\r\n" % pair for pair in reply.headers]
         closing = self._closing or (b"connection", b"close") in reply.headers
-        if self._closing:
-            lines.append(b"connection: close\r\n")
+        start = self.starts.of(reply, self.server_state.default_headers, self._closing)
         own = request_id(head.headers.get(b"x-request-id"))
-        lines.append(b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (len(reply.body), own))
-        self.transport.write(STATUS_LINE[reply.status] + b"".join(lines) + reply.body)
+        self.transport.write(
+            b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (start, len(reply.body), own, reply.body)
+        )
         self.server_state.total_requests += 1
         self._done()
         if closing:
@@ -240,4 +261,4 @@ class HotProtocol(HttpToolsProtocol):
 
 def protocol_for(front: Front) -> type[HotProtocol]:
     """uvicorn constructs its protocols itself, from a class: this one's connections belong to `front`."""
-    return type("FrontProtocol", (HotProtocol,), {"front": front, "routes": {}})
+    return type("FrontProtocol", (HotProtocol,), {"front": front, "routes": {}, "starts": Starts()})

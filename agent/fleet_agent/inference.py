@@ -37,7 +37,7 @@ from fleet_agent.tensors import (
 )
 from fleet_wire.refusal import Refusal
 
-_JSON = (b"content-type", b"application/json")
+_BINARY = (b"content-type", b"application/octet-stream")
 _HEADER_LENGTH = b"inference-header-content-length"
 
 # Parameters of a V2 request that ask for something this server doesn't do; the others are hints.
@@ -243,7 +243,7 @@ def _predictions(served: ServedModel, answer: Answer) -> Reply:
         raise Refusal(
             "internal", f"model {served.config.name} answered NaN or infinity, which JSON can't say"
         )
-    return Reply(_dumps({"predictions": _listed(answer.rows)}), headers=[_JSON, _version(served)])
+    return Reply(_dumps({"predictions": _listed(answer.rows)}), headers=served.json_headers)
 
 
 def _raw_reply(served: ServedModel, form: str, answer: Answer) -> Reply:
@@ -252,7 +252,7 @@ def _raw_reply(served: ServedModel, form: str, answer: Answer) -> Reply:
             "internal", f"model {served.config.name} gives no single array; ask for application/json"
         )
     body, headers = raw.write(form, answer.rows)
-    return Reply(body, headers=[*headers, _version(served)])
+    return Reply(body, headers=(*headers, *served.version_headers))
 
 
 def _tensor_reply(served: ServedModel, request: dict[str, Any], binary: bool, answer: Answer) -> Reply:
@@ -275,7 +275,7 @@ def _embeddings(served: ServedModel, form: str, dimensions: object, answer: Answ
     reply: dict[str, Any] = {"object": "list", "data": data, "model": name}
     if answer.tokens is not None:
         reply["usage"] = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-    return Reply(_dumps(reply), headers=[_JSON, _version(served)])
+    return Reply(_dumps(reply), headers=served.json_headers)
 
 
 def _cut_head(body: bytes, length: bytes | None) -> tuple[bytes, memoryview]:
@@ -377,12 +377,8 @@ def _v2_reply(
         reply["id"] = request
     head = _dumps(reply)
     if not blobs:
-        return Reply(head, headers=[_JSON, _version(served)])
-    headers = [
-        (b"content-type", b"application/octet-stream"),
-        (_HEADER_LENGTH, str(len(head)).encode()),
-        _version(served),
-    ]
+        return Reply(head, headers=served.json_headers)
+    headers = (_BINARY, (_HEADER_LENGTH, b"%d" % len(head)), *served.version_headers)
     return Reply(b"".join([head, *blobs]), headers=headers)
 
 
@@ -410,7 +406,3 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _version(served: ServedModel) -> tuple[bytes, bytes]:
-    return served.version_header

@@ -54,6 +54,16 @@ class EngineMetrics(Collector):
             "From queueing to the answer.",
             labels=["model", "version"],
         )
+        batch_s = HistogramMetricFamily(
+            "fleet_agent_batch_duration_seconds",
+            "A batch on the device, there and back.",
+            labels=["model", "version"],
+        )
+        limit = GaugeMetricFamily(
+            "fleet_agent_batch_size_limit",
+            "Instances that a batch may have: max_batch_size, or less where memory did not hold it.",
+            labels=["model", "version"],
+        )
         for name, model in self._engine.models.items():
             labels = [name, model.config.version]
             counters = model.counters
@@ -62,6 +72,7 @@ class EngineMetrics(Collector):
                 "error": counters.errors - counters.expired,
                 "bad_request": counters.bad,
                 "overloaded": counters.overloaded,
+                "hopeless": counters.hopeless,
                 "expired": counters.expired,
                 "abandoned": counters.abandoned,
             }
@@ -73,7 +84,9 @@ class EngineMetrics(Collector):
             running.add_metric(labels, model.batcher.in_flight)
             ready.add_metric(labels, self._engine.model_ready(name))
             latency.add_metric(labels, *_cumulative(counters.latency))
-        yield from (requests, batches, items, queued, running, ready, latency)
+            batch_s.add_metric(labels, *_cumulative(counters.inference))
+            limit.add_metric(labels, model.cap.size)
+        yield from (requests, batches, items, queued, running, ready, latency, batch_s, limit)
         yield CounterMetricFamily(
             "fleet_agent_busy_seconds",
             "How long the devices ran batches, mean over devices.",
@@ -83,6 +96,8 @@ class EngineMetrics(Collector):
         yield CounterMetricFamily(
             "fleet_agent_worker_restarts", "Workers that ended and were replaced.", restarts
         )
+        hangs = sum(slot.hangs for slot in self._engine.slots)
+        yield CounterMetricFamily("fleet_agent_worker_hangs", "Workers that were killed for hanging.", hangs)
         yield GaugeMetricFamily(
             "fleet_agent_ready", "1: /readyz answers 200.", self._engine.state() == "ready"
         )

@@ -30,6 +30,8 @@ def cut(payload: Payload, start: int, stop: int) -> Payload:
 def count_of(value: Payload | Rows) -> int:
     """How many instances or rows there are. Raises ValueError for named arrays that differ in length."""
     if isinstance(value, dict):
+        if len(value) == 1:
+            return len(next(iter(value.values())))
         counts = {len(array) for array in value.values()}
         if len(counts) != 1:
             raise ValueError(f"named arrays of different lengths: {sorted(counts)}")

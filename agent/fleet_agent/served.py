@@ -16,7 +16,7 @@ from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A request's rows in the order of its instances. `tokens`: of the input, where asked for and known."""
 
@@ -71,7 +71,9 @@ class ServedModel:
 
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
-        self.version_header = (b"x-fleet-model-version", config.version.encode("latin-1", "replace"))
+        version_header = (b"x-fleet-model-version", config.version.encode("latin-1", "replace"))
+        self.version_headers = (version_header,)
+        self.json_headers = ((b"content-type", b"application/json"), version_header)
         self.curve = ServiceCurve()
         self.batcher: Batcher[Answer] = Batcher(
             config.max_batch_size,

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-START_S = 60.0
+START_S = 120.0
 
 
 class Agent:
@@ -37,7 +37,7 @@ class Agent:
         self.url = self._first_line().removeprefix("listening on ").strip()
         token = Path(config["token_file"]).read_text() if config.get("token_file") else None
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx.Client(base_url=self.url, timeout=30, headers=headers)
+        self.http = httpx.Client(base_url=self.url, timeout=START_S, headers=headers)
 
     @property
     def pid(self) -> int:

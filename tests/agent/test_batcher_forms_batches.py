@@ -155,3 +155,82 @@ def test_queued_and_in_flight_count_requests():
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="at least"):
         Batcher(*settings)
+
+
+def timed(size: int = 4, each: float = 0.1, fixed: float = 0.0) -> Batcher[str]:
+    """Its batches are known to take `fixed` seconds and `each` per item."""
+    return Batcher(size, 0.0, 100, lambda items: fixed + each * items)
+
+
+def ran(queue: Batcher[str], now: float) -> None:
+    """A batch came back just now, so that predictions are believed."""
+    queue.add(10_000, 1, now)
+    batch = queue.take(now + 1.0).batch
+    assert batch is not None
+    queue.finish(batch, ["x"], now)
+
+
+def test_higher_priority_goes_first_and_nobody_starves():
+    queue = batcher(size=1, queue=1000)
+    queue.add(1, 1, now=0.0)
+    for number in range(2, 32):
+        queue.add(number, 1, now=1.0, priority=5)
+    order = [part[0] for _ in range(31) for part in parts(queue.take(2.0).batch)]
+    assert order[:9] == list(range(2, 11))
+    assert order[9] == 1
+
+
+def test_a_request_that_cannot_make_it_is_refused_at_once_with_when_to_come_back():
+    queue = timed()
+    ran(queue, 10.0)
+    for number in range(1, 9):
+        queue.add(number, 1, now=10.0)
+    with pytest.raises(Refusal) as refused:
+        queue.add(9, 1, now=10.0, deadline=10.7, busy_s=0.2)
+    assert (refused.value.status, refused.value.retry_after_s) == (503, pytest.approx(0.4))
+    queue.add(9, 1, now=10.0, deadline=11.2, busy_s=0.2)
+    queue.add(10, 1, now=10.0, deadline=10.7, priority=1)  # only those of its priority are before it
+
+
+def test_old_predictions_refuse_nobody():
+    queue = timed()
+    ran(queue, 10.0)
+    queue.add(1, 8, now=15.0)
+    queue.add(2, 1, now=15.0, deadline=15.1)
+    assert queue.queued == 2
+
+
+def test_a_batch_is_as_small_as_its_deadlines_ask_for():
+    queue = timed()
+    ran(queue, 10.0)
+    queue.add(1, 1, now=10.0, deadline=10.25)
+    queue.add(2, 1, now=10.0)
+    queue.add(3, 2, now=10.0)
+    assert [part[0] for part in parts(queue.take(10.0).batch)] == [1, 2]
+
+
+def test_what_cannot_make_it_any_more_is_not_computed():
+    queue = timed()
+    ran(queue, 10.0)
+    queue.add(1, 1, now=10.0, deadline=10.3)
+    queue.add(2, 1, now=10.0)
+    taken = queue.take(10.25)
+    assert taken.expired == (1,)
+    assert parts(taken.batch) == [(2, 0, 1)]
+
+
+def test_after_a_batch_the_next_one_waits_a_little_for_those_just_answered():
+    queue = timed()
+    ran(queue, 10.0)
+    queue.add(1, 1, now=10.0)
+    assert queue.take(10.01).batch is None
+    assert queue.wake_at() == pytest.approx(10.06)
+    queue.add(2, 3, now=10.02)
+    assert queue.take(10.02).batch is not None
+
+
+def test_an_idle_device_waits_for_nobody():
+    queue = timed()
+    ran(queue, 10.0)
+    queue.add(1, 1, now=10.5)
+    assert queue.take(10.5).batch is not None

@@ -26,13 +26,13 @@ class Life(RuleBasedStateMachine):
         self.running: list[Batch] = []
         self.computed: set[tuple[int, int]] = set()
 
-    @rule(count=st.integers(1, 13), timeout=st.none() | st.floats(0.01, 2.0))
-    def add(self, count: int, timeout: float | None) -> None:
+    @rule(count=st.integers(1, 13), timeout=st.none() | st.floats(0.01, 2.0), priority=st.integers(0, 9))
+    def add(self, count: int, timeout: float | None, priority: int) -> None:
         request = len(self.counts) + 1
         deadline = None if timeout is None else self.now + timeout
         full = self.batcher.queued >= QUEUE
         try:
-            self.batcher.add(request, count, self.now, deadline)
+            self.batcher.add(request, count, self.now, deadline, priority)
         except Refusal as refusal:
             assert full and refusal.status == 429
             return
@@ -100,6 +100,7 @@ class Life(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         assert self.batcher.queued + self.batcher.in_flight == len(self.open)
         assert 0 <= self.batcher.queued <= QUEUE
+        assert sum(self.batcher._items.values()) == self.batcher.waiting_items
 
     def teardown(self) -> None:
         """Left alone, everything ends."""
