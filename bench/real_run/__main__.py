@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,8 @@ from typing import Any
 
 from bench.real_run.clients import Answer, Clients, percentile, poisson
 
-from fleet_controller.simulate import ServiceCurve, Trace, simulate
+from fleet_controller.simulate import ServiceCurve, Trace
+from fleet_controller.simulate.run import Setting, simulated
 from fleet_controller.spec import load
 
 HERE = Path(__file__).parent
@@ -81,8 +81,8 @@ def compare(folder: Path, seconds: float, seed: int) -> int:
         ]
     finally:
         fleetctl(file, "down", "--yes")
-    real, startup_s = seen(answers, told, began)
-    simulated = again(file, answers, began, curve, startup_s, seconds)
+    real, startups = seen(answers, told, began)
+    twin = again(file, answers, began, curve, startups, seconds)
     report: dict[str, Any] = {
         "seconds": seconds,
         "requests": len(answers),
@@ -92,18 +92,18 @@ def compare(folder: Path, seconds: float, seed: int) -> int:
             "item_ms": 1000 * curve.per_request_s,
             "max_batch": MAX_BATCH,
         },
-        "startup_s": startup_s,
+        "startups_s": startups,
         "real": vars(real),
-        "simulated": vars(simulated),
+        "simulated": vars(twin),
         "difference": {
-            key: getattr(simulated, key) / getattr(real, key) - 1.0 for key in ("p50_ms", "p95_ms", "p99_ms")
+            key: getattr(twin, key) / getattr(real, key) - 1.0 for key in ("p50_ms", "p95_ms", "p99_ms")
         },
     }
-    agree = abs(report["difference"]["p95_ms"]) <= TOLERANCE and numbers(real) == numbers(simulated)
+    agree = abs(report["difference"]["p95_ms"]) <= TOLERANCE and numbers(real) == numbers(twin)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({**report, "agree": agree}, indent=1) + "\n")
     (folder / "answers.json").write_text(json.dumps([vars(answer) for answer in answers]))
-    sys.stdout.write(table(report, real, simulated, agree))
+    sys.stdout.write(table(report, real, twin, agree))
     return 0 if agree and not report["failed"] else 1
 
 
@@ -171,8 +171,8 @@ async def drive(at: str, seconds: float, seed: int) -> tuple[ServiceCurve, list[
     return ServiceCurve(one - item_s, item_s, MAX_BATCH), answers, began
 
 
-def seen(answers: list[Answer], told: list[dict[str, Any]], began: float) -> tuple[Outcome, float]:
-    """What clients and events say; and the median seconds of a start that came while the day ran."""
+def seen(answers: list[Answer], told: list[dict[str, Any]], began: float) -> tuple[Outcome, list[float]]:
+    """What clients and events say; and the seconds of each start that came while the day ran."""
     turns = [
         (e["at"] - began, e["to"], e["reason"]) for e in told if e["kind"] == "scale" and e["at"] > began
     ]
@@ -183,7 +183,7 @@ def seen(answers: list[Answer], told: list[dict[str, Any]], began: float) -> tup
             starts[event["host"]] = event["at"]
         elif event["kind"] == "ready" and event["host"] in starts and event["at"] > began:
             took.append(event["at"] - starts.pop(event["host"]))
-    return outcome([a.seconds for a in answers], turns), statistics.median(took) if took else 0.0
+    return outcome([a.seconds for a in answers], turns), took
 
 
 def outcome(seconds: list[float], turns: list[tuple[float, int, str]]) -> Outcome:
@@ -193,19 +193,24 @@ def outcome(seconds: list[float], turns: list[tuple[float, int, str]]) -> Outcom
 
 
 def again(
-    file: Path, answers: list[Answer], began: float, curve: ServiceCurve, startup_s: float, seconds: float
+    file: Path,
+    answers: list[Answer],
+    began: float,
+    curve: ServiceCurve,
+    startups: list[float],
+    seconds: float,
 ) -> Outcome:
     """The same arrivals, simulated."""
     rows = tuple((max(0.0, answer.at - began), 1) for answer in sorted(answers, key=lambda a: a.at))
-    report = simulate(
-        Trace(rows, 0.0),
-        load(file).pools[0].scaling,
-        startup_s=startup_s,
+    setting = Setting(
+        startup_s=startups[-1] if startups else 10.0,
+        startups=tuple(startups),
         curve=curve,
         interval_s=INTERVAL_S,
         start_at=began,
         initial=1,
     )
+    report = simulated(Trace(rows, 0.0), load(file).pools[0].scaling, setting)
     turns = [(turn.at, turn.servers, turn.reason) for turn in report.turns[1:] if turn.at < seconds]
     p50, p95, p99 = (report.latency_ms[name] or 0.0 for name in ("p50", "p95", "p99"))
     return Outcome(p50, p95, p99, report.within_target or 0.0, turns)
@@ -217,22 +222,22 @@ def numbers(outcome: Outcome) -> list[int]:
     return [b for a, b in pairwise([1, *wanted]) if a != b]
 
 
-def table(report: dict[str, Any], real: Outcome, simulated: Outcome, agree: bool) -> str:
-    curve = report["curve"]
+def table(report: dict[str, Any], real: Outcome, twin: Outcome, agree: bool) -> str:
+    curve, starts = report["curve"], ", ".join(f"{s:.0f}" for s in report["startups_s"])
     lines = [
         f"{report['requests']} requests in {report['seconds']:.0f} s, {report['failed']} failed; a batch takes "
-        f"{curve['base_ms']:.0f} ms + {curve['item_ms']:.0f} ms an item, a start {report['startup_s']:.1f} s",
+        f"{curve['base_ms']:.0f} ms + {curve['item_ms']:.0f} ms an item, the starts {starts} s",
         "",
         f"{'':24}{'real':>10}{'simulated':>12}{'difference':>12}",
     ]
     for key in ("p50_ms", "p95_ms", "p99_ms"):
-        ms = getattr(real, key), getattr(simulated, key)
+        ms = getattr(real, key), getattr(twin, key)
         lines.append(f"{key:24}{ms[0]:>10.0f}{ms[1]:>12.0f}{100 * report['difference'][key]:>11.1f}%")
-    lines.append(f"{'within target':24}{100 * real.within:>9.1f}%{100 * simulated.within:>11.1f}%")
+    lines.append(f"{'within target':24}{100 * real.within:>9.1f}%{100 * twin.within:>11.1f}%")
     lines.append(
-        f"{'servers wanted':24}{' '.join(map(str, numbers(real))):>10}{' '.join(map(str, numbers(simulated))):>12}"
+        f"{'servers wanted':24}{' '.join(map(str, numbers(real))):>10}{' '.join(map(str, numbers(twin))):>12}"
     )
-    for n, (a, b) in enumerate(zip_longest(real.turns, simulated.turns)):
+    for n, (a, b) in enumerate(zip_longest(real.turns, twin.turns)):
         at = [f"{turn[0]:.0f} s: {turn[1]}" if turn else "-" for turn in (a, b)]
         apart = f"{b[0] - a[0]:+.0f} s" if a and b else ""
         lines.append(f"{f'  turn {n + 1}':24}{at[0]:>10}{at[1]:>12}{apart:>12}  {(a or b)[2]}")

@@ -63,6 +63,7 @@ class Setting:
 
     `planned`: which hosts stop, and how many at a time, is the real plan's word. `prices` per hour, of the hosts in the
     order of their numbers; of further ones the last. `blind`: the policy looks at nothing, so nothing is measured.
+    `startups` are what the first starts take, one after the other; the later ones take `startup_s`.
     """
 
     startup_s: float = 60.0
@@ -79,6 +80,7 @@ class Setting:
     max_hosts: int | None = None
     prices: tuple[float, ...] = ()
     blind: bool = False
+    startups: tuple[float, ...] = ()
 
 
 def simulate(
@@ -200,6 +202,7 @@ class Run:
         self.turns: list[Turn] = []
         self.wanted: int | None = None
         self.starts: list[tuple[float, int]] = []
+        self.startups = iter(setting.startups)
 
     def to_the_end(self) -> Report:
         for h in range(self.initial):
@@ -305,7 +308,7 @@ class Run:
         for h in starts:
             self.phase[h], self.began[h], self.busy[h], self.done[h] = STARTING, now, 0.0, 0
             self.served[h] += 1
-            heapq.heappush(self.starts, (now + self.setting.startup_s, h))
+            heapq.heappush(self.starts, (now + next(self.startups, self.setting.startup_s), h))
         for h in stops:
             if phases[h] == STARTING or not flying[h]:
                 self.phase[h] = 0
