@@ -20,10 +20,10 @@ from fleet_controller.policies.arrivals import STEPS, decoded
 
 HOUR, DAY = 60, 1440
 NEIGHBOURS = 60
-REACH = 3  # minutes beside the same minute of the hour
+REACH = 2  # minutes beside the same minute of the hour
 LITTLE = 2 * DAY  # with less past than this every minute of the hour may serve
 LOOKBACK = 61  # minutes that a shape needs
-MINUTE_STEP = 20  # what a minute of the dial off counts, in the codes' steps (a tenth)
+MINUTE_STEP = 60  # what a minute of the dial off counts, in the codes' steps (a tenth)
 DAY_STEP = 0.2
 DIAL_MOST, DAY_MOST = 10, 240
 RECENT, RECENT_EVERY, RECENT_WEIGHT = 180, 3, 0.05
@@ -33,6 +33,7 @@ GUESS_GROWTH = 12.0  # steps a root minute: 6 %
 GUESS = ((-1.0, 0.2), (0.0, 0.3), (1.0, 0.3), (1.6, 0.13), (2.2, 0.05), (2.8, 0.02))
 # a minute's peak is a rate over 15 s: alone it is short, and the limit has room for a little over it
 BRIEF_S, BRIEFLY = 40.0, 0.95
+STEEP_RISE = 120.0  # steps: 1.8 times the level
 NEAR_PEAK = 40  # steps: minutes within a fifth of a path's highest count as long as it
 
 
@@ -63,14 +64,16 @@ class Outlook(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def outlook(codes: str, first: int, end: int, known: int, late_s: float) -> Outlook:
+def outlook(codes: str, first: int, end: int, known: int, late_s: float, steep: float = 1.0) -> Outlook:
     """The outlook from `first` to before `end` minutes from now, where a surge stays late for at most `late_s`.
-    Analogs are minutes of which the next `known` are known.
+    Analogs are minutes of which the next `known` are known. Being late in a steep case counts `steep` times.
     """
     ahead = []
     for rise, minutes, weight in cases(codes, first, end, known):
         brief = BRIEFLY if minutes == 1 else 1.0
-        ahead.append((brief * math.exp(rise / STEPS), weight * min(late_s, 60.0 * minutes - BRIEF_S)))
+        counts = steep if rise > STEEP_RISE else 1.0
+        seconds = min(late_s, 60.0 * minutes - BRIEF_S)
+        ahead.append((brief * math.exp(rise / STEPS), weight * counts * seconds))
     factors, weights, loads = [], [0.0], [0.0]
     for factor, seconds in sorted(ahead, reverse=True):
         factors.append(factor)

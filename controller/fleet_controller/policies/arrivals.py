@@ -18,7 +18,8 @@ MINUTE_S = 60.0
 KEPT = 8 * 1440  # minutes
 STEPS = 200.0  # per factor e
 MOST = 65_535
-HOUR = 60
+HOUR, DAY = 60, 1440
+KEPT_MINUTES = 5  # for so long a pool keeps what it had (cooldown scale_down)
 LONGEST_GAP = 1440  # minutes without a look: what came before is another life
 
 
@@ -81,14 +82,34 @@ def usual(codes: str) -> float:
 
 @lru_cache(maxsize=32)
 def sudden(codes: str, ahead: int) -> float:
-    """The share of what came in in minutes with more than twice the load of `ahead` minutes before."""
-    past = decoded(codes)
+    """The share of the last day's load in minutes with more than twice that of `ahead` minutes before."""
+    past = decoded(codes)[-DAY:]
     loads = [rate(c) for c in past[ahead:]]
     twice = STEPS * math.log(2.0)
     burst = sum(
         load for load, now, before in zip(loads, past[ahead:], past, strict=False) if now - before > twice
     )
     return burst / sum(loads) if sum(loads) > 0 else 0.0
+
+
+def steep(arrivals: Arrivals, ahead: int) -> float:
+    """The share of what came in in minutes with more than twice the load of any of the six minutes up to `ahead`
+    before: nothing that ran because of those could have carried it. Over whole hours, for it changes slowly.
+    """
+    past = arrivals.minutes()
+    hours = (len(past) - arrivals.minute % HOUR) // HOUR
+    end = len(past) - arrivals.minute % HOUR
+    return _steep(past[end - HOUR * hours : end], ahead) if hours > 0 else 0.0
+
+
+@lru_cache(maxsize=32)
+def _steep(past: tuple[int, ...], ahead: int) -> float:
+    back = ahead + KEPT_MINUTES
+    before = map(max, *(past[lag : len(past) - back + lag] for lag in range(KEPT_MINUTES + 1)))
+    twice = STEPS * math.log(2.0)
+    burst = sum(rate(now) for now, most in zip(past[back:], before, strict=True) if now - most > twice)
+    total = sum(map(rate, past))
+    return burst / total if total > 0 else 0.0
 
 
 @lru_cache(maxsize=32)

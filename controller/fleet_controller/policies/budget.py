@@ -1,8 +1,9 @@
-"""What a late request is worth in server time: little while hardly any is late, much when the allowance runs out.
+"""What a late request is worth in server time, and how many were late.
 
-The price is in requests: at 40 a server is kept rather than one request late for every 40 that it could have served.
-Over about a day the share of late requests is to stay under SHARE; the price doubles for each third of it that the
-share is off.
+The price is in requests: at 8 a server is kept rather than one request late for every 8 that it could have served. One
+price for all pools spends the fleet's hours where they save the most requests (a multiplier of Lagrange): raising it
+for a pool as soon as that pool is a little over its share costs much and mends little. Only where far too many are late
+(SPENT, of about a day) does it grow with their share.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from fleet_controller.spec.scaling import LatencyTarget
 from fleet_controller.window import Signal
 
-SHARE = 0.003
-PRICE = 40.0
+SHARE = 0.004  # of the requests: what may be late
+SPENT = 0.012
+PRICE, MOST = 8.0, 48.0
 MEMORY_S = 86_400.0
 FIRST_S = 6 * 3600.0  # before anything is known: so long with the allowance as it should be
-LEAST, MOST = 30.0, 80.0
 
 
 class Budget(BaseModel):
@@ -36,8 +37,7 @@ class Budget(BaseModel):
 
     @property
     def price(self) -> float:
-        off = min(2.0, (self.share - SHARE) / SHARE)
-        return min(MOST, max(LEAST, PRICE * math.pow(2.0, 3.0 * off)))
+        return min(MOST, PRICE * max(1.0, self.share / SPENT))
 
 
 def late_share(target: LatencyTarget, signal: Signal) -> float | None:

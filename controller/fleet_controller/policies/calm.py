@@ -63,11 +63,14 @@ def up_left(spec: ScalingSpec, state: PolicyState, now: float) -> float:
     return _left(state.last_up_at, spec.cooldown.scale_up, now)
 
 
-def down_left(spec: ScalingSpec, state: PolicyState, now: float) -> float:
+def down_left(spec: ScalingSpec, state: PolicyState, now: float, foreseen: bool = False) -> float:
     """Seconds until the pool may shrink again: both directions count, or it would undo what it has just
-    done.
+    done. With a forecast (`foreseen`) only growth does, where the file names no pause: it knows how far to
+    shrink at once.
     """
     after = spec.cooldown.scale_down
+    if foreseen and "scale_down" not in spec.cooldown.model_fields_set:
+        return _left(state.last_up_at, after, now)
     return max(_left(state.last_up_at, after, now), _left(state.last_down_at, after, now))
 
 

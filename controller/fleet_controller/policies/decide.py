@@ -208,7 +208,8 @@ def _recommendations(
         found.append(queue.recommend(spec.queue, look, spec.tolerance))
     found.extend(steps.recommend(spec.steps, look))
     if foresees(spec):
-        ahead = predictive.recommend(memory.arrivals, can, memory.budget, look)
+        patient = spec.stabilization.scale_down is None
+        ahead = predictive.recommend(memory.arrivals, can, memory.budget, look, patient)
         if ahead.desired is not None or spec.predictive.enabled:
             found.append(ahead)
     if not has_policies(spec):
@@ -305,7 +306,7 @@ def _held_back(
     if goal > here and not urgent and (left := calm.up_left(spec, state, now)) > 0:
         blocked.append(f"cooldown scale_up: {span(left)} left")
         return here, tuple(blocked)
-    if goal < here and (left := calm.down_left(spec, state, now)) > 0:
+    if goal < here and (left := calm.down_left(spec, state, now, foreseen)) > 0:
         blocked.append(f"cooldown scale_down: {span(left)} left")
         return here, tuple(blocked)
     if goal < here and (left := panic.left_s(spec, now if choice.panic else state.panic_at, now)) > 0:

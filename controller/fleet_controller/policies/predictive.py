@@ -4,9 +4,11 @@ What may come is a table of cases (analogs): the load may rise so far, with such
 a price: its own time, and that of the requests that would be late in the cases it cannot carry. The cheapest wins:
     cost(n) = n x load per server x seconds + price of a late request x sum(weight x load x seconds late)
 Up looks at the minutes in which a server started now would first be ready, and counts only what is added, for as long
-as it would have to stay. Down looks at all minutes until a server started again would be ready. Between the two the
-number stays. A sudden silence (an outage somewhere in front) is not taken for the end of the load, for as long as the
-last hour's median remembers it.
+as it would have to stay. Down looks at all minutes until a server started again would be ready. A change has a price
+too (CHANGE_S): what gains less stays as it is. Where bursts come so steeply, again and again, that they alone would
+spend the allowance of late requests, being late for one counts several times: only what runs before helps there. A
+sudden silence (an outage somewhere in front) is not taken for the end of the load, for as long as the last hour's
+median remembers it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from fleet_controller.policies import analogs, arrivals, profile
 from fleet_controller.policies.analogs import Outlook
 from fleet_controller.policies.arrivals import Arrivals
-from fleet_controller.policies.budget import PRICE, Budget
+from fleet_controller.policies.budget import PRICE, SHARE, Budget
 from fleet_controller.policies.decision import Look, Recommendation
 from fleet_controller.policies.profile import FIRST_UTILIZATION, Profile
 from fleet_controller.policies.words import number, servers, span
@@ -26,6 +28,9 @@ from fleet_controller.window import Signal
 
 DEFAULT_STARTUP_S = 60.0
 NOTICE_S = 25.0  # from a surge to the first start: arrivals are a mean over 15 s, looks come every 5
+SOON_S = 15.0  # from one start that is put off to the next chance
+CHANGE_S = 180.0  # of one server's time: what a change of the number has to gain
+STEEP_PRICE = 4.0
 STAY_S = 300.0  # how long one that was started has to stay (cooldown scale_down)
 # times the last minute's level: then it is the surge that counts, with a margin for its next seconds
 SURGE = 1.25
@@ -38,6 +43,9 @@ LEAST_LEVEL = 0.01  # requests/s
 PAST_NEEDED = 1440  # minutes, before the most that was seen says anything
 HOPELESS_LATE = 0.02  # of the requests of about a day
 HOPELESS_SUDDEN = 0.1  # of the load: came while a server started, from under half of it
+NEW_MINUTES = 10
+RESTLESS = 0.2  # of the load, that came faster than a server starts
+PATIENT_MINUTES = 15
 MIN_CAPACITY_RPS = 1e-6  # less than a request in a week is no measurement
 MOST_SERVERS = 10_000
 
@@ -72,24 +80,32 @@ def capacity(spec: ScalingSpec, learned: Profile | None, signal: Signal) -> Capa
 
 
 def recommend(
-    seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look
+    seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look, patient: bool = True
 ) -> Recommendation:
-    """What the pool should run for what may come; where no scaling holds the target it says which floor would."""
-    wanted = _wanted(seen, can, budget, look)
-    if seen is None or can is None or budget is None or budget.share <= HOPELESS_LATE:
+    """What the pool should run for what may come; where no scaling holds the target it says which floor would.
+
+    `patient`: a new pool keeps what it has for some minutes, and one whose load jumps all the time what its last
+    quarter of an hour needed.
+    """
+    wanted = _wanted(seen, can, budget, look, patient)
+    if seen is None or can is None or budget is None or len(seen.minutes()) < NEW_MINUTES:
         return wanted
     startup = look.signal.startup_s or DEFAULT_STARTUP_S
-    if arrivals.sudden(seen.codes, int(startup // arrivals.MINUTE_S) + 1) <= HOPELESS_SUDDEN:
-        return wanted
+    sudden = arrivals.sudden(seen.codes, math.ceil((startup + NOTICE_S) / arrivals.MINUTE_S))
     floor = can.servers(max(seen.peak, arrivals.rate(arrivals.highest(seen.codes))))
+    if floor == 1 or sudden <= (HOPELESS_SUDDEN if budget.share > HOPELESS_LATE else RESTLESS):
+        return wanted
+    late = f"{budget.share:.1%} were late, which scaling can't help: " if budget.share > HOPELESS_LATE else ""
     why = (
-        f"{budget.share:.1%} were late, which scaling can't help: bursts rise faster than a server starts "
-        f"({span(startup)}); min_servers {floor} would hold the target"
+        f"{late}bursts rise faster than a server starts ({span(startup)}): {sudden:.0%} of the load came so; "
+        f"min_servers {floor} would hold the target"
     )
     return wanted.model_copy(update={"reason": f"{wanted.reason}; {why}"})
 
 
-def _wanted(seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look) -> Recommendation:
+def _wanted(
+    seen: Arrivals | None, can: Capacity | None, budget: Budget | None, look: Look, patient: bool
+) -> Recommendation:
     rate = look.signal.arrivals_per_s
     if seen is None or rate is None:
         return _say(None, "no forecast: arrivals are not known yet")
@@ -105,16 +121,23 @@ def _wanted(seen: Arrivals | None, can: Capacity | None, budget: Budget | None, 
     most = recent * MOST_GROWTH
     if len(past) >= PAST_NEEDED:
         most = max(most, arrivals.rate(arrivals.highest(seen.codes)) * OVER_PAST)
-    ready_at = int((startup + 5.0) // arrivals.MINUTE_S)
     late_s = startup + NOTICE_S
-    end = ready_at + 2
-    known = end + math.ceil(late_s / arrivals.MINUTE_S)
-    rising = analogs.outlook(seen.codes, ready_at, end, known, late_s)
-    coming = analogs.outlook(seen.codes, 0, end, known, late_s)
-    up = max(needed, _cheapest(rising, level, most, price, can, startup + STAY_S, look.current))
+    late_minutes = math.ceil(late_s / arrivals.MINUTE_S)
+    ready_s = look.now % arrivals.MINUTE_S + startup + 5.0
+    ready_at = int(ready_s // arrivals.MINUTE_S)
+    end = int((ready_s + SOON_S) // arrivals.MINUTE_S) + 1
+    steep = STEEP_PRICE if arrivals.steep(seen, late_minutes) > SHARE else 1.0
+    rising = analogs.outlook(seen.codes, ready_at, end, end + late_minutes, late_s, steep)
+    coming = analogs.outlook(seen.codes, 0, end, end + late_minutes, late_s, steep)
+    up = max(needed, _cheapest(rising, level, most, price, can, startup + STAY_S, look.current, look.current))
     if up > look.current:
         return _say(up, _why(up, needed, rate, recent, surging, startup))
-    down = max(needed, _cheapest(coming, level, most, price, can, startup + 60.0, 0))
+    down = max(needed, _cheapest(coming, level, most, price, can, startup + 60.0, look.current, 0))
+    if patient and len(past) < NEW_MINUTES:
+        down = max(down, look.current)  # too little is known to let one go
+    elif patient and down < look.current and arrivals.sudden(seen.codes, late_minutes) > RESTLESS:
+        lately = max(recent, arrivals.rate(max(past[-PATIENT_MINUTES:])))
+        down = max(down, min(look.current, can.servers(SURGE_MARGIN * lately)))
     usual = arrivals.usual(seen.codes)
     if rate < FALLEN * usual and can.servers(usual) > down:
         down = min(look.current, can.servers(usual))
@@ -128,14 +151,23 @@ def _wanted(seen: Arrivals | None, can: Capacity | None, budget: Budget | None, 
 
 
 def _cheapest(
-    ahead: Outlook, level: float, most: float, price: float, can: Capacity, seconds: float, free: int
+    ahead: Outlook,
+    level: float,
+    most: float,
+    price: float,
+    can: Capacity,
+    seconds: float,
+    here: int,
+    free: int,
 ) -> int:
-    """The number of servers with the least cost; the first `free` cost nothing."""
+    """The number of servers with the least cost; the first `free` cost nothing, and staying `here` saves a change."""
     best, least = 1, math.inf
     highest = min(most, level * ahead.factors[-1]) if ahead.factors else level
     for count in range(1, can.servers(highest) + 1):
         late = level * ahead.late(can.of(count) / level, most / level)
         cost = max(0, count - free) * can.load * seconds + price * late
+        if count == here:
+            cost -= can.load * CHANGE_S
         if cost < least - 1e-6:
             best, least = count, cost
     return best

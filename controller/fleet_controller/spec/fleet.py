@@ -88,7 +88,9 @@ class ControllerSpec(Part):
         default=30.0, description="How long a host may be silent before it counts as unreachable."
     )
     price_per_kwh: float | None = Field(
-        default=None, ge=0, description="What a kilowatt-hour costs; with a host's watts it adds to its price."
+        default=None,
+        ge=0,
+        description="What a kilowatt-hour costs; with a host's watts it adds to its price.",
     )
 
 

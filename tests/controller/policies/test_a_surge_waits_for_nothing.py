@@ -41,7 +41,7 @@ def once(scaling: dict[str, Any], state: PolicyState | None = None, **signal: An
         ({**UTILIZATION, "max_servers": 5}, {}, 5, "panic"),
         ({"queue": {"target_per_server": 8}}, {}, 8, "panic"),  # a server's time counts at 0.7
         ({**UTILIZATION, "latency": {"target_ms": 200}}, {}, 3, "utilization"),  # has a forecast
-        ({**UTILIZATION, "predictive": {"enabled": True}}, {}, 12, "predictive"),
+        ({**UTILIZATION, "predictive": {"enabled": True}}, {}, 8, "predictive"),
         ({"steps": [{"when": "queued > 10", "add": 1}]}, {}, 3, "steps[0]"),  # says itself how many
         ({}, {}, 2, "bounds"),
     ],

@@ -16,12 +16,13 @@ from fleet_controller.policies import (
     Signal,
     arrivals,
     budget,
+    calm,
     decide,
     predictive,
     profile,
 )
 from fleet_controller.policies.decision import Look, Timers
-from fleet_controller.spec.scaling import LatencyTarget
+from fleet_controller.spec.scaling import Cooldown, LatencyTarget
 
 T0 = 1_790_000_000.0
 
@@ -229,9 +230,69 @@ def test_bursts_that_no_scaling_can_meet_are_told_with_the_floor_that_would() ->
     look = Look(Signal(ready=2, arrivals_per_s=5.0, startup_s=240), 2, T0 + 60 * 199, Timers(T0, {}))
     can, spent = predictive.Capacity(20.0), budget.Budget(at=T0, requests=1000, late=80)
     reason = predictive.recommend(seen, can, spent, look).reason
-    assert "bursts rise faster than a server starts (240 s); min_servers 10 would hold the target" in reason
-    calm = budget.Budget(at=T0, requests=1000, late=1)
-    assert "min_servers" not in predictive.recommend(seen, can, calm, look).reason
+    assert reason.endswith(
+        "8.0% were late, which scaling can't help: bursts rise faster than a server starts (240 s): "
+        "84% of the load came so; min_servers 10 would hold the target"
+    )
+    held = budget.Budget(at=T0, requests=1000, late=1)  # held, by keeping what the last bursts needed
+    said = predictive.recommend(seen, can, held, look).reason
+    assert "were late" not in said and "min_servers 10 would hold the target" in said
+
+
+def test_a_pool_whose_load_jumps_keeps_what_the_last_quarter_of_an_hour_needed() -> None:
+    def wanted(minutes_since: int, patient: bool) -> int | None:
+        seen: arrivals.Arrivals | None = None
+        for minute in range(121 + minutes_since):
+            jump = minute % 30 < 2 and minute <= 121
+            seen = arrivals.seen(seen, 200.0 if jump else 5.0, T0 + 60 * minute)
+        at = T0 + 60 * (120 + minutes_since)
+        look = Look(Signal(ready=12, arrivals_per_s=5.0, startup_s=240), 12, at, Timers(at, {}))
+        return predictive.recommend(seen, predictive.Capacity(20.0), None, look, patient).desired
+
+    assert wanted(10, patient=True) == 12  # 200 requests/s and a margin
+    assert (wanted(10, patient=False) or 0) < 12
+    assert (wanted(25, patient=True) or 0) < 12
+
+
+def test_a_new_pool_keeps_what_it_has_for_some_minutes() -> None:
+    def wanted(minutes: int, patient: bool) -> int | None:
+        seen: arrivals.Arrivals | None = None
+        for minute in range(minutes + 1):
+            seen = arrivals.seen(seen, 20.0, T0 + 60 * minute)
+        at = T0 + 60 * minutes
+        look = Look(Signal(ready=9, arrivals_per_s=20.0, startup_s=60), 9, at, Timers(at, {}))
+        return predictive.recommend(seen, predictive.Capacity(20.0), None, look, patient).desired
+
+    assert wanted(5, patient=True) == 9
+    assert (wanted(5, patient=False) or 9) < 9
+    assert (wanted(12, patient=True) or 9) < 9
+
+
+def test_steep_is_what_no_server_that_ran_before_could_have_carried() -> None:
+    def share(rates: list[float]) -> float:
+        seen: arrivals.Arrivals | None = None
+        for minute, rate in enumerate([*rates, 0.0]):
+            seen = arrivals.seen(seen, rate, 3600.0 * 1000 + 60 * minute)
+        assert seen is not None
+        return arrivals.steep(seen, 2)
+
+    assert share([10.0] * 120) == 0.0
+    assert share([10.0] * 50) == 0.0  # no whole hour yet
+    # one minute of 100 an hour: 100 of 690; the minute after it is no surprise any more
+    assert share(([10.0] * 30 + [100.0] + [10.0] * 29) * 2) == pytest.approx(100 / 690, abs=0.005)
+    # grows by half a minute: after two minutes more than twice, but not of the six before
+    assert share([10.0 * 1.3**n for n in range(30)] + [10.0] * 30) == 0.0
+
+
+def test_with_a_forecast_only_growth_starts_the_pause_before_shrinking() -> None:
+    state = PolicyState(desired=5, last_up_at=T0 - 400, last_down_at=T0 - 10)
+    unnamed = ScalingSpec.model_validate({"max_servers": 9, "latency": {"target_ms": 100}})
+    named = unnamed.model_copy(update={"cooldown": Cooldown.model_validate({"scale_down": 300})})
+    assert calm.down_left(unnamed, state, T0, foreseen=True) == 0.0
+    assert calm.down_left(unnamed, state, T0, foreseen=False) == 290.0
+    assert calm.down_left(named, state, T0, foreseen=True) == 290.0
+    grown = state.model_copy(update={"last_up_at": T0 - 100})
+    assert calm.down_left(unnamed, grown, T0, foreseen=True) == 200.0
 
 
 def test_what_a_server_carries_is_read_off_the_line_that_latency_draws() -> None:
