@@ -21,13 +21,13 @@ from fleet_controller.journal import Journal
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import HostReport, Observation
+from fleet_controller.plan.tiers import fleet_steps
 from fleet_controller.policies import PolicyState, decide
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.samples import host_samples
 from fleet_controller.spec import FleetSpec, load
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
-from fleet_controller.tiers import fleet_steps
 from fleet_controller.view import pool_rank, pool_view, roomless
 from fleet_controller.window import Learned, PoolSample, Window
 from fleet_wire.agent import AgentStatus

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fleet_controller import daemons, spec
+from fleet_controller import spec
+from fleet_controller.door import daemons
 from fleet_controller.fleetfile import last_good
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import SQLITE, StateFolder

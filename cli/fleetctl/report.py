@@ -23,7 +23,7 @@ def report(error: Exception) -> int:
 def explain(error: Exception) -> tuple[str, int]:
     """The message and the exit code for `error`."""
     # Imported only when something failed: they cost a fifth of a second that `fleetctl --help` need not pay.
-    from fleet_controller.daemons import DaemonError
+    from fleet_controller.door.daemons import DaemonError
     from fleet_controller.hosts.failure import HostFailure
     from fleet_controller.spec import SpecError, UnknownName
     from fleet_controller.statefolder import Locked

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fleet_controller import diagnosis
-from fleet_controller.bursts import Bursts, bursts
-from fleet_controller.choice import measured
-from fleet_controller.chronicle import Chronicle, inputs
+from fleet_controller.explain import diagnosis
+from fleet_controller.explain.bursts import Bursts, bursts
+from fleet_controller.explain.chronicle import Chronicle, inputs
+from fleet_controller.explain.tally import Tally
 from fleet_controller.journal import DecisionRecord, HostRecord, Journal, PoolRecord
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observation
-from fleet_controller.placement import elsewhere, held
+from fleet_controller.plan.choice import measured
+from fleet_controller.plan.placement import elsewhere, held
 from fleet_controller.policies import STALE_AFTER_S, Decision, PolicyState, decide
 from fleet_controller.policies.predictive import DEFAULT_STARTUP_S, NOTICE_S, capacity
 from fleet_controller.policies.schedule import bounds
 from fleet_controller.samples import host_samples, pool_sample
 from fleet_controller.spec import FleetSpec, PoolSpec
-from fleet_controller.tally import Tally
 from fleet_controller.tick import PoolTick
 from fleet_controller.view import roomless
 from fleet_controller.window import Learned, PoolSample, Signal, Window

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from fleet_controller.lifecycle import HostState
-from fleet_controller.placement import has
+from fleet_controller.plan.placement import has
 from fleet_controller.records import HostRecord, KeyRecord
 from fleet_controller.spec import FleetSpec
 from fleet_wire.agent import AgentStatus

@@ -24,13 +24,13 @@ from fleet_controller.news import News
 from fleet_controller.observe import Observation, Target
 from fleet_controller.outside import Bell, Outside
 from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, stops_left
+from fleet_controller.plan.tiers import fleet_steps
 from fleet_controller.policies import STALE_AFTER_S, Decision
 from fleet_controller.pulse import LOOK_S, LOOP_S
 from fleet_controller.records import UNKNOWN_ACTION
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
 from fleet_controller.status import Picture
 from fleet_controller.tick import PoolTick
-from fleet_controller.tiers import fleet_steps
 from fleet_controller.view import pool_rank, pool_view
 
 log = logging.getLogger(__name__)

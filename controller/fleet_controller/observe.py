@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import urllib3
 from pydantic import ValidationError
 
-from fleet_controller.frontdoor import FrontDoor, FrontDoorError, spoken
+from fleet_controller.door.admin import FrontDoor, FrontDoorError, spoken
 from fleet_wire.agent import AgentStatus
 from fleet_wire.balancer import BalancerStatus
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from fleet_controller.actuate import Site, open_site
 from fleet_controller.actuate.actuator import Spawn, in_thread
 from fleet_controller.clock import Clock
-from fleet_controller.doorkeeper import Doorkeeper
+from fleet_controller.door.keeper import Doorkeeper
 from fleet_controller.journal import Journal
 from fleet_controller.observe import Observer
 from fleet_controller.pulse import Pulse

@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import time
 
-from fleet_controller import daemons
 from fleet_controller.actuate import open_site
-from fleet_controller.frontdoor import FrontDoor
+from fleet_controller.door import daemons
+from fleet_controller.door.admin import FrontDoor
 from fleet_controller.journal import Journal
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observer
 from fleet_controller.plan import Step
+from fleet_controller.plan.tiers import fleet_steps
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
-from fleet_controller.tiers import fleet_steps
 from fleet_controller.view import pool_rank, pool_view
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet_controller.journal import HostRecord, Journal, Request
 from fleet_controller.lifecycle import HostState
-from fleet_controller.placement import serves
+from fleet_controller.plan.placement import serves
 from fleet_controller.policies import PolicyState, set_desired
 from fleet_controller.spec import FleetSpec
 

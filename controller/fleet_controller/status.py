@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet_controller import diagnosis
+from fleet_controller.explain import diagnosis
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.observe import Observation
-from fleet_controller.placement import elsewhere, held, serves
+from fleet_controller.plan.placement import elsewhere, held, serves
 from fleet_controller.policies import Decision, PolicyState, cooldown_remaining_s
 from fleet_controller.policies.schedule import bounds
 from fleet_controller.records import HostRecord, PoolRecord

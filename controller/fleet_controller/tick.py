@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleet_controller.bursts import Bursts
+from fleet_controller.explain.bursts import Bursts
 from fleet_controller.policies import STALE_AFTER_S, Decision
 from fleet_controller.records import PoolRecord
 from fleet_controller.window import Signal

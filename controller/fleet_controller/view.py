@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleet_controller.choice import Market, hurry
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Observation
-from fleet_controller.placement import has, held
 from fleet_controller.plan import PoolView
+from fleet_controller.plan.choice import Market, hurry
+from fleet_controller.plan.placement import has, held
+from fleet_controller.plan.tiers import Rank
 from fleet_controller.policies.schedule import bounds
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import TIERS, FleetSpec, HostSpec, PoolSpec
-from fleet_controller.tiers import Rank
 from fleet_controller.window import Signal
 
 

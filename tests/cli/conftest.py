@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fleet_controller import spec
-from fleet_controller.daemons import Process
+from fleet_controller.door.daemons import Process
 from fleet_controller.journal import Journal
 from fleet_controller.lifecycle import HostState
 from fleet_controller.spec import template

@@ -24,7 +24,7 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, A
 
 def title(section: str) -> str:
     """`fleetctl scale [POOL=]N` is about `fleetctl scale`."""
-    return section.splitlines()[0].strip("`").partition(" [")[0].partition(" HOST")[0]
+    return section.splitlines()[0].strip("`").partition(" [")[0].partition(" HOST")[0].partition(" FILE")[0]
 
 
 ALL = dict(commands(typer.main.get_command(app), ("fleetctl",)))

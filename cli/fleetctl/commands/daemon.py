@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from fleet_controller import daemons
+from fleet_controller.door import daemons
 from fleetctl.fleet import Fleet
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

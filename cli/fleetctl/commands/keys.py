@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleet_controller import apikeys
+from fleet_controller.door import apikeys
 from fleet_controller.records import KeyRecord
 from fleet_controller.spec.address import name as checked_name
 from fleetctl.failure import USAGE, Failed

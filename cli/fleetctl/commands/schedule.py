@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from fleet_controller import timetable
+from fleet_controller.explain import timetable
 from fleet_controller.policies.schedule import bounds
 from fleet_controller.spec import PoolSpec
 from fleetctl.commands.options import PoolName

@@ -9,7 +9,7 @@ from typing import Any
 from fleet_controller.actuate.allowance import Allowance
 from fleet_controller.actuate.site import Site
 from fleet_controller.clock import Clock
-from fleet_controller.frontdoor import FrontDoor
+from fleet_controller.door.admin import FrontDoor
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal
 from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState

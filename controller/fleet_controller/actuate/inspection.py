@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fleet_controller.actuate.hands import CALM_S, Hands, look_delay_s, retry_delay_s, told, words
 from fleet_controller.actuate.site import Site
-from fleet_controller.frontdoor import FrontDoorError
+from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import AgentProcess
 from fleet_controller.journal import HostRecord, JournalError

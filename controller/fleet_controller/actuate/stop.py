@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
-from fleet_controller.frontdoor import FrontDoorError
+from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
 

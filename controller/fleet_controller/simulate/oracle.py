@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fleet_controller.policies import Decision
-from fleet_controller.servicecurve import ModelLoad, pool_capacity
 from fleet_controller.simulate.report import Oracle, Report
 from fleet_controller.simulate.run import Run, Setting, learned_curve
 from fleet_controller.simulate.trace import Trace
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import Signal
+from fleet_controller.window.servicecurve import ModelLoad, pool_capacity
 
 NEED_S = 10  # a need that is shorter than this is a queue, not a host
 TRIES = 6

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fleet_controller.policies import Decision, PolicyState, arrivals, decide
-from fleet_controller.servicecurve import ModelLoad
 from fleet_controller.simulate import kernel
 from fleet_controller.simulate.engine import CompiledEngine, PlainEngine, engine
 from fleet_controller.simulate.fleet import DirectFleet, PlannedFleet
@@ -24,6 +23,7 @@ from fleet_controller.simulate.report import Report, Turn
 from fleet_controller.simulate.trace import Trace
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import HostSample, PoolSample, Signal, Window
+from fleet_controller.window.servicecurve import ModelLoad
 from fleet_wire.histogram import GAMMA, LatencyHistogram
 
 LINGER_S = 3600.0  # after the trace, requests that still wait get this long

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleet_controller.daemons import Process
-from fleet_controller.doorwatch import DoorWatch
+from fleet_controller.door.daemons import Process
+from fleet_controller.door.watch import DoorWatch
 
 
 class Door:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_controller.daemons import Daemon, DaemonError, Process
+from fleet_controller.door.daemons import Daemon, DaemonError, Process
 from fleet_controller.statefolder import StateFolder
 
 SLEEPER = """

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet_controller.bursts import Bursts
-from fleet_controller.diagnosis import Case, Hosts, diagnose, hosts
+from fleet_controller.explain.bursts import Bursts
+from fleet_controller.explain.diagnosis import Case, Hosts, diagnose, hosts
 from fleet_controller.lifecycle import HostState
 from fleet_controller.policies import PolicyState, ScalingSpec, Signal, decide
 from fleet_controller.records import HostRecord

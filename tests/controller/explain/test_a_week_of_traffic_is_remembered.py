@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_controller.explain.tally import Tally
 from fleet_controller.journal import Journal, Mark, Minute
-from fleet_controller.tally import Tally
 from fleet_controller.window import PoolSample
 from fleet_wire.histogram import LatencyHistogram
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_controller.bursts import Bursts, bursts
+from fleet_controller.explain.bursts import Bursts, bursts
 from fleet_controller.records import Minute
 
 ALLOWED = 0.05

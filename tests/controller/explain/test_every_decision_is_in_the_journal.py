@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_controller.chronicle import Chronicle, inputs
+from fleet_controller.explain.chronicle import Chronicle, inputs
 from fleet_controller.journal import DecisionRecord, Journal, PoolRecord, history
 from fleet_controller.policies import Bounds, Decision, Recommendation, Signal
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet_controller.explain.timetable import changes, clock_changes, notes, over
 from fleet_controller.policies import ScalingSpec
 from fleet_controller.policies.schedule import bounds
-from fleet_controller.timetable import changes, clock_changes, notes, over
 
 # two days around both changes of 2026, where the clocks do what
 TURNS = {

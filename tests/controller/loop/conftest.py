@@ -19,7 +19,7 @@ import pytest
 
 from fleet_controller import outside
 from fleet_controller.clock import SteadyClock
-from fleet_controller.daemons import Daemon, balancer
+from fleet_controller.door.daemons import Daemon, balancer
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.journal import Answer, Event, Journal
 from fleet_controller.loop import Loop

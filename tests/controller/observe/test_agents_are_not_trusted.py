@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import fleet_controller.observe
-from fleet_controller.frontdoor import FrontDoor
+from fleet_controller.door.admin import FrontDoor
 from fleet_controller.observe import ANSWER_LIMIT_BYTES, Observer, Target
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]

@@ -11,11 +11,11 @@ import pytest
 
 from fleet_controller.lifecycle import STARTING_UP, HostState
 from fleet_controller.observe import Observation
-from fleet_controller.placement import held
 from fleet_controller.plan import PoolView, Step
+from fleet_controller.plan.placement import held
+from fleet_controller.plan.tiers import fleet_steps
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import FleetSpec, HostSpec, ModelSpec, PoolSpec
-from fleet_controller.tiers import fleet_steps
 from fleet_controller.view import pool_rank, pool_view
 
 NOW = 1_790_000_000.0

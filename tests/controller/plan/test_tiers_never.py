@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fleet_controller.lifecycle import HostState
-from fleet_controller.placement import has
+from fleet_controller.plan.placement import has
 
 HOSTS = "abcdefgh"
 SETTLED = (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet_controller.choice import Market, hurry, measured, to_start, to_stop
+from fleet_controller.plan.choice import Market, hurry, measured, to_start, to_stop
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import HostSpec, ScalingSpec
 from fleet_controller.window import Signal

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fleet_controller.explain.timetable import changes
 from fleet_controller.policies import PolicyState, ScalingSpec, Signal, decide
 from fleet_controller.policies.schedule import bounds, last_fired
-from fleet_controller.timetable import changes
 
 MINUTE, DAY = 60, 86400
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet_controller import doorconfig
 from fleet_controller.clock import SteadyClock
-from fleet_controller.daemons import Process
-from fleet_controller.doorkeeper import Doorkeeper
+from fleet_controller.door import config as doorconfig
+from fleet_controller.door.daemons import Process
+from fleet_controller.door.keeper import Doorkeeper
 from fleet_controller.journal import Journal
 from fleet_controller.spec import FleetSpec, load
 from fleet_controller.statefolder import StateFolder

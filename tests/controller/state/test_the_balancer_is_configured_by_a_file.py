@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet_controller import daemons, doorconfig
+from fleet_controller.door import config as doorconfig
+from fleet_controller.door import daemons
 from fleet_controller.spec import FleetSpec, load
 from fleet_controller.statefolder import StateFolder
 from fleet_wire.balancer import AccessLog, BalancerConfig, BalancerLimits, TlsFiles

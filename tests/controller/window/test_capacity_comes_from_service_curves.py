@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_controller.policies import Decision
-from fleet_controller.servicecurve import ModelLoad, batch_seconds, pool_capacity, true_curve
 from fleet_controller.simulate import ServiceCurve, Trace
 from fleet_controller.simulate.run import Run, Setting
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import HostSample, PoolSample, Window
+from fleet_controller.window.servicecurve import ModelLoad, batch_seconds, pool_capacity, true_curve
 from fleet_wire.histogram import LatencyHistogram
 
 T0 = 1_790_000_000.0

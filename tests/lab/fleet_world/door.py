@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from fleet_controller.doorkeeper import Doorkeeper
-from fleet_controller.frontdoor import FrontDoorError
+from fleet_controller.door.admin import FrontDoorError
+from fleet_controller.door.keeper import Doorkeeper
 from fleet_controller.journal import Journal
 from fleet_wire.balancer import BackendList, BackendStatus, BalancerStatus, PoolStatus
 from fleet_wire.histogram import LatencyHistogram

@@ -6,9 +6,9 @@ import ast
 import inspect
 import textwrap
 
-from fleet_controller.daemons import Daemon
+from fleet_controller.door.admin import FrontDoor
+from fleet_controller.door.daemons import Daemon
 from fleet_controller.failpoint import MARK
-from fleet_controller.frontdoor import FrontDoor
 from fleet_controller.hosts import keeper
 from fleet_controller.hosts.machine import Machine
 from fleet_controller.journal import Journal

@@ -13,9 +13,9 @@ from typing import Any
 
 from fleet_controller.actuate import Site
 from fleet_controller.clock import SteadyClock
+from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.failpoint import FailpointReached
 from fleet_controller.fleetfile import IN_FORCE
-from fleet_controller.frontdoor import FrontDoorError
 from fleet_controller.journal import JournalError
 from fleet_controller.lifecycle import GOING_DOWN, HostState
 from fleet_controller.loop import Loop

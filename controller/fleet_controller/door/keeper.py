@@ -6,10 +6,11 @@ import signal
 import threading
 from collections.abc import Callable
 
-from fleet_controller import daemons, doorconfig
 from fleet_controller.clock import Clock
-from fleet_controller.doorwatch import DoorWatch
-from fleet_controller.frontdoor import FrontDoor, FrontDoorError
+from fleet_controller.door import config as doorconfig
+from fleet_controller.door import daemons
+from fleet_controller.door.admin import FrontDoor, FrontDoorError
+from fleet_controller.door.watch import DoorWatch
 from fleet_controller.journal import Journal
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from fleet_controller.bursts import Bursts
+from fleet_controller.explain.bursts import Bursts
 from fleet_controller.lifecycle import QUARANTINE_AFTER, STARTING_UP, HostState
+from fleet_controller.plan.tiers import is_loan
 from fleet_controller.policies import STALE_AFTER_S, Decision, has_policies
 from fleet_controller.policies.words import ms, number, servers, span
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import PoolSpec, ScalingSpec
-from fleet_controller.tiers import is_loan
 from fleet_controller.window import OLD_S, Signal
 
 # Without a latency policy, latency is worth a sentence from here on: it grows steeply with the load.

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from fleet_controller.daemons import Process
+from fleet_controller.door.daemons import Process
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from fleet_controller.choice import to_stop
 from fleet_controller.lifecycle import GOING_DOWN, STARTING_UP, HostState
-from fleet_controller.plan import PoolView, Step, blind, mass_loss, steps, stops_left
+from fleet_controller.plan.choice import to_stop
+from fleet_controller.plan.steps import PoolView, Step, blind, mass_loss, steps, stops_left
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import HostSpec
 

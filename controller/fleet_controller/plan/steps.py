@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fleet_controller.choice import Market, to_start, to_stop
 from fleet_controller.lifecycle import GOING_DOWN, STARTING_UP, HostState
+from fleet_controller.plan.choice import Market, to_start, to_stop
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import HostSpec
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fleet_controller import doorconfig, failpoint
+from fleet_controller import failpoint
+from fleet_controller.door import config as doorconfig
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
 
