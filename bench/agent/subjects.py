@@ -1,7 +1,7 @@
 """How each server is started, on the one core that it has: fleetctl as it ships, the peers as their documents say.
 
-Waiting times of batches (WAIT_MS and the peers' files) are plausible values, not tuned ones: try others before a ratio is
-quoted.
+Waiting times of batches (WAIT_MS and the peers' files) are plausible values, not tuned ones: try others before
+a ratio is quoted.
 """
 
 from __future__ import annotations
