@@ -27,7 +27,9 @@ async def test_only_hosts_with_room_for_the_model_get_requests(fleet: Any) -> No
     fleet.cli("up")
     async with fleet.load(rate=40) as load:
         await asyncio.sleep(5)
-    assert not load.failed, load.failed[:3]
+    async with fleet.load(rate=500) as crowd:  # at once, so that one host alone is not the least busy all the time
+        await asyncio.sleep(1)
+    assert not load.failed + crowd.failed, (load.failed + crowd.failed)[:3]
 
     found = fleet.hosts()
     assert found["h1"]["state"] in ("ready", "draining", "stopping", "off")
@@ -36,7 +38,7 @@ async def test_only_hosts_with_room_for_the_model_get_requests(fleet: Any) -> No
     assert {found["h2"]["state"], found["h3"]["state"]} == {"ready"}
     assert fleet.pool()["ready"] == 2
     assert served(fleet, "h1") == 0
-    assert served(fleet, "h2") + served(fleet, "h3") == len(load.sent)
+    assert served(fleet, "h2") + served(fleet, "h3") == len(load.sent) + len(crowd.sent)
     assert served(fleet, "h2") > 0 and served(fleet, "h3") > 0
 
 
