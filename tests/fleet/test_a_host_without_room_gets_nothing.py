@@ -25,6 +25,8 @@ async def test_only_hosts_with_room_for_the_model_get_requests(fleet: Any) -> No
     )
     fleet.down_may_end_with = {0}
     fleet.cli("up")
+    # what room a host has is known once it runs: until then h1 counted, so h3 comes last
+    fleet.wait("h2 and h3 serve", lambda: {fleet.hosts()[h]["state"] for h in ("h2", "h3")} == {"ready"})
     async with fleet.load(rate=40) as load:
         await asyncio.sleep(5)
     async with fleet.load(rate=500) as crowd:  # at once, so that one host alone is not the least busy all the time
