@@ -29,7 +29,7 @@ async def test_only_hosts_with_room_for_the_model_get_requests(fleet: Any) -> No
     fleet.wait("h2 and h3 serve", lambda: {fleet.hosts()[h]["state"] for h in ("h2", "h3")} == {"ready"})
     async with fleet.load(rate=40) as load:
         await asyncio.sleep(5)
-    async with fleet.load(rate=500) as crowd:  # at once, so that one host alone is not the least busy all the time
+    async with fleet.load(rate=500) as crowd:  # at once: one host alone is not the least busy
         await asyncio.sleep(1)
     assert not load.failed + crowd.failed, (load.failed + crowd.failed)[:3]
 
