@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -32,19 +31,6 @@ def rows_of(outputs: Any, name: str) -> Rows:
     raise ModelFault(
         f"{name} returned {type(outputs).__name__}; a tensor, a dict of tensors or a list is expected"
     )
-
-
-def is_finite(rows: Any) -> bool:
-    """None of the numbers is NaN or infinite."""
-    if isinstance(rows, np.ndarray):
-        return rows.dtype.kind != "f" or bool(np.isfinite(rows).all())
-    if isinstance(rows, float):
-        return math.isfinite(rows)
-    if isinstance(rows, dict):
-        return all(is_finite(value) for value in rows.values())
-    if isinstance(rows, list):
-        return all(is_finite(value) for value in rows)
-    return True
 
 
 def _array(value: Any) -> Any:
