@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_a_controller_killed_while_it_scales_goes_on_where_it_was(fleet: Any, ssh_hosts: Any) -> None:

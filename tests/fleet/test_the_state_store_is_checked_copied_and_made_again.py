@@ -12,7 +12,7 @@ import pytest
 
 from fleet_controller.journal import upkeep
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def agents(fleet: Any) -> set[int]:
