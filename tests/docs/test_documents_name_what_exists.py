@@ -25,6 +25,10 @@ def files() -> list[str]:
 def test_every_file_that_a_document_names_exists(document: Path, files: list[str]) -> None:
     missing = []
     for name in NAMED.findall(document.read_text()):
-        if name not in ELSEWHERE and not (REPO / name).exists() and not any(file.endswith(f"/{name}") for file in files):
+        if (
+            name not in ELSEWHERE
+            and not (REPO / name).exists()
+            and not any(file.endswith(f"/{name}") for file in files)
+        ):
             missing.append(name)
     assert not missing, f"{document.name} names {missing}"
