@@ -1,10 +1,9 @@
 """Decides which waiting items go to the device together. PURE: no I/O, no clock; `now` is an argument (seconds).
 
 A batch is formed from what waits as soon as the device asks for one: higher priority first, then in order of arrival,
-with one place in ten for who waits longest. Nobody waits for company unless `max_queue_delay_s` says so, or the device
-has just answered a batch: those clients are about to ask again, and a batch formed without them would be half of what
-it could be (`_LINGER`). A request with more items than there is room for is cut and its parts are joined again: being
-cut never delays it, since its last items would have gone in the later batch anyway.
+with one place in ten for who waits longest. Nobody waits for company unless `max_queue_delay_s` says so. A request with
+more items than there is room for is cut and its parts are joined again: being cut never delays it, since its last items
+would have gone in the later batch anyway.
 
 Where the duration of batches is known, a request is refused at once if the queue needs longer than it has, a batch is
 kept as small as the deadlines in it ask for, and what can't make its deadline any more is never computed. Expired and
@@ -27,10 +26,6 @@ PRIORITIES = range(10)
 
 # How much one batch counts in the running mean of batch durations.
 _MEMORY = 0.2
-# Share of a full batch's time that a batch after another one waits for those who were just answered. Measured on a
-# transformer with 32 clients: without, two half-full batches take turns at 0.8 of the throughput.
-_LINGER = 0.15
-_LINGER_LEAST_S = 0.001  # a timer can't be set finer, and a model that fast gains nothing
 # Every tenth place in a batch goes to the request that waits longest, whatever its priority.
 _EVERY = 10
 # Seconds without a batch after which predictions are not believed: one request may find out how it is now.
@@ -127,7 +122,6 @@ class Batcher(Generic[T]):
         self._batches = 0
         self._batch_s: float | None = None
         self._finished_at = float("-inf")
-        self._linger_until = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Batcher {self.queued} queued, {self.in_flight} in flight, {self._waiting_items} items wait>"
@@ -260,8 +254,6 @@ class Batcher(Generic[T]):
         took = max(0.0, now - batch.formed_at)
         self._batch_s = took if self._batch_s is None else self._batch_s + _MEMORY * (took - self._batch_s)
         self._finished_at = now
-        linger = _LINGER * (self._seconds(self.max_batch_size) or 0.0)
-        self._linger_until = now + linger if linger >= _LINGER_LEAST_S else float("-inf")
         finished: list[Finished[T]] = []
         for part, outcome in zip(batch.parts, outcomes, strict=True):
             entry = self._live.get(part.request)
@@ -346,9 +338,9 @@ class Batcher(Generic[T]):
         if self._waiting_items >= self.max_batch_size:
             return float("-inf")
         if not self.max_queue_delay_s:
-            return self._linger_until
+            return float("-inf")
         oldest = min(next(iter(queue.values())).arrived for queue in self._queues.values() if queue)
-        return max(self._linger_until, oldest + self.max_queue_delay_s)
+        return oldest + self.max_queue_delay_s
 
     def _waits(self, request: int) -> bool:
         entry = self._live.get(request)

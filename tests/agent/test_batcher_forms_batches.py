@@ -219,14 +219,11 @@ def test_what_cannot_make_it_any_more_is_not_computed():
     assert parts(taken.batch) == [(2, 0, 1)]
 
 
-def test_after_a_batch_the_next_one_waits_a_little_for_those_just_answered():
+def test_right_after_a_batch_nothing_waits_for_company_either():
     queue = timed()
     ran(queue, 10.0)
     queue.add(1, 1, now=10.0)
-    assert queue.take(10.01).batch is None
-    assert queue.wake_at() == pytest.approx(10.06)
-    queue.add(2, 3, now=10.02)
-    assert queue.take(10.02).batch is not None
+    assert queue.take(10.01).batch is not None
 
 
 def test_an_idle_device_waits_for_nobody():
