@@ -9,13 +9,12 @@ the whole trace spends the allowance where the load per host is highest.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from bench.scaling.cells import INTERVAL_S, MAX_HOSTS, Load
 from bench.scaling.field import run
 from bench.scaling.peers import Look
 
+from fleet_controller.simulate.oracle import with_starts
 from fleet_controller.simulate.report import Report
 
 SHARE = 0.995
@@ -42,25 +41,11 @@ class Clairvoyant:
         ahead = np.array([padded[t * step : t * step + step].max() for t in range(ticks)])
         need = np.clip(np.ceil(ahead / host_rps), 1, MAX_HOSTS).astype(int)
         self.start_at = load.start_at
-        self.wanted = _with_starts(need, round(startup_s / step) + 1)
-        self.first = int(
-            self.wanted[0]
-        )  # ready when the trace begins: also what a start before it would have brought
+        self.wanted = with_starts(need.tolist(), round(startup_s / step) + 1)
+        self.first = self.wanted[0]  # also what a start before the trace would have brought
 
     def __call__(self, look: Look, now: float) -> int:
-        return int(self.wanted[min(len(self.wanted) - 1, round((now - self.start_at) / INTERVAL_S))])
-
-
-def _with_starts(need: np.ndarray[Any, Any], start: int) -> np.ndarray[Any, Any]:
-    """Hosts that run or start at each tick: for each level the spans of need, gaps under a start filled, each begun
-    a start earlier."""
-    wanted = np.zeros(len(need), dtype=int)
-    for level in range(1, int(need.max()) + 1):
-        on = np.flatnonzero(need >= level)
-        breaks = np.flatnonzero(np.diff(on) > start)
-        for first, last in zip(np.r_[on[0], on[breaks + 1]], np.r_[on[breaks], on[-1]], strict=True):
-            wanted[max(0, first - start) : last + 1] += 1
-    return wanted
+        return self.wanted[min(len(self.wanted) - 1, round((now - self.start_at) / INTERVAL_S))]
 
 
 def oracle(load: Load, startup_s: float, host_rps: float) -> Report:

@@ -91,9 +91,11 @@ def recommend(
     if seen is None or can is None or budget is None or len(seen.minutes()) < NEW_MINUTES:
         return wanted
     startup = look.signal.startup_s or DEFAULT_STARTUP_S
-    sudden = arrivals.sudden(seen.codes, math.ceil((startup + NOTICE_S) / arrivals.MINUTE_S))
+    sudden = arrivals.sudden(seen.codes, _late_minutes(startup))
+    if sudden <= (HOPELESS_SUDDEN if budget.share > HOPELESS_LATE else RESTLESS):
+        return wanted
     floor = can.servers(max(seen.peak, arrivals.rate(arrivals.highest(seen.codes))))
-    if floor == 1 or sudden <= (HOPELESS_SUDDEN if budget.share > HOPELESS_LATE else RESTLESS):
+    if floor == 1:
         return wanted
     late = f"{budget.share:.1%} were late, which scaling can't help: " if budget.share > HOPELESS_LATE else ""
     why = (
@@ -101,6 +103,11 @@ def recommend(
         f"min_servers {floor} would hold the target"
     )
     return wanted.model_copy(update={"reason": f"{wanted.reason}; {why}"})
+
+
+def _late_minutes(startup_s: float) -> int:
+    """From a rise to a server that was started for it, in minutes begun."""
+    return math.ceil((startup_s + NOTICE_S) / arrivals.MINUTE_S)
 
 
 def _wanted(
@@ -122,7 +129,7 @@ def _wanted(
     if len(past) >= PAST_NEEDED:
         most = max(most, arrivals.rate(arrivals.highest(seen.codes)) * OVER_PAST)
     late_s = startup + NOTICE_S
-    late_minutes = math.ceil(late_s / arrivals.MINUTE_S)
+    late_minutes = _late_minutes(startup)
     ready_s = look.now % arrivals.MINUTE_S + startup + 5.0
     ready_at = int(ready_s // arrivals.MINUTE_S)
     end = int((ready_s + SOON_S) // arrivals.MINUTE_S) + 1

@@ -34,9 +34,6 @@ class PlainEngine:
     def zeros(self, count: int, whole: bool = False) -> Any:
         return [0] * count if whole else [0.0] * count
 
-    def grown(self, column: Any, count: int) -> Any:
-        return [*column, *([type(column[0])(0)] * count)]
-
     def arrivals(self, trace: Trace) -> Sequence[float]:
         return list(trace.arrivals(self._chance))
 
@@ -58,9 +55,6 @@ class CompiledEngine:
 
     def zeros(self, count: int, whole: bool = False) -> Any:
         return np.zeros(count, dtype=np.int64 if whole else np.float64)
-
-    def grown(self, column: Any, count: int) -> Any:
-        return np.concatenate([column, np.zeros(count, dtype=column.dtype)])
 
     def arrivals(self, trace: Trace) -> Any:
         starts = np.array([start for start, _ in trace.rows])
