@@ -55,9 +55,11 @@ class Day:
         await asyncio.to_thread(self.fleet.wait, f"{count} hosts ready", ready, timeout_s, 1.0)
 
 
-def at_next_minute(servers: int) -> dict[str, Any]:
-    """A schedule that asks for so many servers from the next full minute on that is at least 6 s away."""
-    fires = datetime.now(UTC) + timedelta(seconds=66)
+def at_next_minute(servers: int, minutes: int = 0) -> dict[str, Any]:
+    """A schedule that asks for so many servers from the next full minute on that is at least 6 s away, or from
+    so many `minutes` after it.
+    """
+    fires = datetime.now(UTC) + timedelta(seconds=66, minutes=minutes)
     return {"cron": f"{fires.minute} {fires.hour} * * *", "min_servers": servers}
 
 
