@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fleet_wire.command import CommandConfig, EngineStatus
 from fleet_wire.histogram import HistogramWire
 
 AgentState = Literal["loading", "ready", "draining", "failed"]
@@ -52,6 +53,9 @@ class ModelConfig(BaseModel):
 
     `format`: what the model is; `class` and `safetensors` have an entrypoint, the other two are a program, the one file
     of `weights`. `inputs` and `outputs` are for programs that don't tell them.
+
+    `runtime` "command": an outside engine, which `command` starts; of the rest only the name, the version, the path,
+    `max_queue_size` and `device_memory_bytes` count for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,6 +74,14 @@ class ModelConfig(BaseModel):
     max_queue_size: int = Field(default=1024, ge=1)
     device_memory_bytes: int | None = Field(default=None, ge=0)
     options: dict[str, str | int | float | bool | None] = {}
+    runtime: Literal["torch", "command"] = "torch"
+    command: CommandConfig | None = None
+
+    @model_validator(mode="after")
+    def _command_is_there(self) -> ModelConfig:
+        if (self.runtime == "command") != (self.command is not None):
+            raise ValueError("runtime: command and a command go together")
+        return self
 
 
 class AgentConfig(BaseModel):
@@ -129,6 +141,7 @@ class ModelStatus(BaseModel):
 
     `service_curve` is what a batch costs here, learned: (items in it, seconds on the device), in order of size; empty
     until enough batches ran. `items` went to the device since the start and `completed` requests were answered.
+    `engine`: of an outside engine only, what runs and what it says of itself.
     """
 
     name: str
@@ -142,6 +155,7 @@ class ModelStatus(BaseModel):
     items: int = 0
     completed: int = 0
     service_curve: list[tuple[float, float]] = []
+    engine: EngineStatus | None = None
 
 
 class AgentStatus(BaseModel):
