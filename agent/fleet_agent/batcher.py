@@ -140,6 +140,11 @@ class Batcher(Generic[T]):
     def waiting_items(self) -> int:
         return self._waiting_items
 
+    @property
+    def full(self) -> bool:
+        """As many items wait as one batch takes."""
+        return self._waiting_items >= self.max_batch_size
+
     def add(
         self,
         request: int,
