@@ -84,6 +84,30 @@ class ModelConfig(BaseModel):
         return self
 
 
+class RecycleConfig(BaseModel):
+    """When a worker process is replaced by a new one, for models that leak; None: never for that.
+
+    `after_requests` answered; `memory_growth_bytes`: it holds that much more than right after its models were loaded
+    and warmed (on a GPU what torch has reserved there, else the process's resident memory).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after_requests: int | None = Field(default=None, ge=1)
+    memory_growth_bytes: int | None = Field(default=None, ge=1)
+
+
+class TelemetryConfig(BaseModel):
+    """`otlp_endpoint`: where traces are sent (OTLP over HTTP), as http://collector:4318; None: what the standard
+    OTEL_... variables say, and without those no traces at all. `sample`: the share of requests, of those that bring no
+    decision with them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    otlp_endpoint: str | None = None
+    sample: float = Field(default=1.0, ge=0, le=1)
+
+
 class AgentConfig(BaseModel):
     """Everything an agent needs to know, read once from a file at its start.
 
@@ -91,6 +115,7 @@ class AgentConfig(BaseModel):
     `device_memory_total_bytes` bounds the device memory that the agent reports and may use; None: what the device has.
     `action_id` is the controller's name for the start that made this process. A batch that takes longer than
     `hang_timeout_s` (and than ten times the 99th percentile of that model's batches) has its worker killed.
+    `latency_...`: the target that the capacity estimate in the status is for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,6 +133,10 @@ class AgentConfig(BaseModel):
     device_memory_total_bytes: int | None = Field(default=None, ge=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)
     hang_timeout_s: float = Field(default=30.0, gt=0)
+    latency_target_ms: float | None = Field(default=None, gt=0)
+    latency_percentile: float = Field(default=95.0, ge=50, le=99.9)
+    recycle: RecycleConfig = RecycleConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
 
 class RunFile(BaseModel):
@@ -125,10 +154,55 @@ class RunFile(BaseModel):
 
 
 class DeviceMemory(BaseModel):
-    """Bytes on the device; None where it can't be known. Unknown is not full, and not empty."""
+    """Bytes on the device; None where it can't be known. Unknown is not full, and not empty.
+
+    `reserved_bytes`: what the driver keeps for itself; it is part of the total and not of what is used.
+    """
 
     used_bytes: int | None = None
     total_bytes: int | None = None
+    reserved_bytes: int | None = None
+
+    @property
+    def taken_bytes(self) -> int | None:
+        """What nobody can have: used, or reserved."""
+        return None if self.used_bytes is None else self.used_bytes + (self.reserved_bytes or 0)
+
+
+DeviceHealthState = Literal["healthy", "degraded", "failed", "unknown"]
+
+
+class ForeignProcess(BaseModel):
+    """A process that is none of ours and holds memory on the device."""
+
+    pid: int
+    name: str
+    used_bytes: int | None = None
+
+
+class DeviceStatus(BaseModel):
+    """One device; None where it isn't known. `health`: `failed` computes nothing until the agent is started again,
+    `degraded` serves and wants a look, `unknown` can't be asked; `reason` says why and what to do.
+
+    `workers_bytes` of the memory are ours, `foreign_bytes` belong to `foreign`. `utilization` is a share (0..1).
+    `worker_bytes`: resident memory of the worker process. `xids`: the last errors that the driver told, oldest first.
+    """
+
+    name: str
+    uuid: str | None = None
+    health: DeviceHealthState = "unknown"
+    reason: str | None = None
+    memory: DeviceMemory = DeviceMemory()
+    workers_bytes: int | None = None
+    foreign_bytes: int | None = None
+    foreign: list[ForeignProcess] = []
+    utilization: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    throttled_by: list[str] = []
+    xids: list[int] = []
+    worker_pid: int | None = None
+    worker_bytes: int | None = None
 
 
 def room_bytes(used: int | None, total: int | None, held: int) -> int | None:
@@ -162,7 +236,9 @@ class AgentStatus(BaseModel):
     """`GET /status` of an agent. Counters grow since `started_at` (Unix seconds); the reader subtracts.
 
     `busy_s` is how long the device was running batches; `queued` requests wait, `in_flight` ones are in a batch.
-    `device_memory` is None per field when it can't be read.
+    `device_memory` is None per field when it can't be read. `capacity_rps`: requests/s within the latency target, by
+    the models' curves and their mix so far; None without a target or before a curve is known. `recycles`: workers
+    replaced by the leak guard, by reason.
     """
 
     schema_: Literal["fleetctl/agent-status/v1"] = Field(default="fleetctl/agent-status/v1", alias="schema")
@@ -185,10 +261,13 @@ class AgentStatus(BaseModel):
     latency: HistogramWire
     device: str
     device_memory: DeviceMemory
+    devices: list[DeviceStatus] = []
+    capacity_rps: float | None = None
+    recycles: dict[str, int] = {}
 
     def room_bytes(self, model: str) -> int | None:
         """Device memory that `model` could have here: what is free plus what it holds already; None: unknown."""
         held = sum(m.device_memory_bytes or 0 for m in self.models if m.name == model)
-        return room_bytes(self.device_memory.used_bytes, self.device_memory.total_bytes, held)
+        return room_bytes(self.device_memory.taken_bytes, self.device_memory.total_bytes, held)
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)

@@ -173,7 +173,7 @@ def read_report(body: bytes, now: float, own: int = 0) -> MemoryReport:
     except ValidationError:
         return MemoryReport(now)
     busy = None if report.in_flight is None else max(0, report.in_flight + report.queued)
-    used, total = report.device_memory.used_bytes, report.device_memory.total_bytes
+    used, total = report.device_memory.taken_bytes, report.device_memory.total_bytes
     if used is None or total is None or used < 0 or total <= 0:
         return MemoryReport(now, busy=busy, own=own)
     held = {
