@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet_controller.observe import Observation
 from fleet_controller.spec import PoolSpec
 from fleet_controller.window import HostSample, PoolSample
-from fleet_controller.window.servicecurve import ModelLoad
+from fleet_wire.capacity import ModelLoad
 from fleet_wire.histogram import LatencyHistogram
 
 

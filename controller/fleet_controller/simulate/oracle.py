@@ -20,7 +20,7 @@ from fleet_controller.simulate.run import Run, Setting, learned_curve
 from fleet_controller.simulate.trace import Trace
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import Signal
-from fleet_controller.window.servicecurve import ModelLoad, pool_capacity
+from fleet_wire.capacity import ModelLoad, pool_capacity
 
 NEED_S = 10  # a need that is shorter than this is a queue, not a host
 TRIES = 6

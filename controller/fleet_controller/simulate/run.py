@@ -23,7 +23,7 @@ from fleet_controller.simulate.report import Report, Turn
 from fleet_controller.simulate.trace import Trace
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import HostSample, PoolSample, Signal, Window
-from fleet_controller.window.servicecurve import ModelLoad
+from fleet_wire.capacity import ModelLoad
 from fleet_wire.histogram import GAMMA, LatencyHistogram
 
 LINGER_S = 3600.0  # after the trace, requests that still wait get this long

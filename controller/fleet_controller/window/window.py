@@ -17,8 +17,8 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fleet_controller.spec.scaling import ScalingSpec
-from fleet_controller.window.servicecurve import ModelLoad, pool_capacity
 from fleet_controller.window.slices import HostLine, PoolSums, covered
+from fleet_wire.capacity import ModelLoad, pool_capacity
 from fleet_wire.histogram import LatencyHistogram
 
 DEFAULT_WINDOW_S = 60.0

@@ -13,7 +13,7 @@ from fleet_controller.simulate import ServiceCurve, Trace
 from fleet_controller.simulate.run import Run, Setting
 from fleet_controller.spec.scaling import ScalingSpec
 from fleet_controller.window import HostSample, PoolSample, Window
-from fleet_controller.window.servicecurve import ModelLoad, batch_seconds, pool_capacity, true_curve
+from fleet_wire.capacity import ModelLoad, batch_seconds, pool_capacity, true_curve
 from fleet_wire.histogram import LatencyHistogram
 
 T0 = 1_790_000_000.0
