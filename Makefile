@@ -15,7 +15,7 @@ environment = @python=$$(make/python.sh) && "$$python" make/environment.py
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 .PHONY: up
 up: ## install, start the fleet of fleet.yaml, send one real request
@@ -45,12 +45,20 @@ test-slow: environment test-tools ## the tests that take long
 
 .PHONY: test-failpoints
 test-failpoints: environment test-tools ## real controllers killed, failing or hung at every failpoint (FLEETCTL_POINTS=text)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long $(T)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long tests/controller $(T)
 
-.PHONY: test-netns
-test-netns: environment test-tools ## the tests of hosts and fleets, each host a network namespace (root)
-	@$(BIN)/python tests/lab/netns.py run -- \
-	    $(CURDIR)/$(BIN)/python -m pytest --hosts netns -m "not slow" $(if $(T),$(T),tests/hosts tests/fleet)
+.PHONY: test-agent-proofs
+test-agent-proofs: environment test-tools ## the agent's promises at full length: a million requests, a minute of overload
+	@$(BIN)/python -m pytest -m long -rA tests/agent $(T)
+
+.PHONY: test-netns test-netns-all
+test-netns: MACHINES := machine and not slow
+test-netns: ## what depends on a host's own cable, boot or processes, each host a network namespace (root)
+test-netns-all: MACHINES := not slow and not long
+test-netns-all: ## all tests of hosts and fleets on such hosts
+test-netns test-netns-all: environment test-tools
+	@$(BIN)/python tests/lab/netns.py run -- $(CURDIR)/$(BIN)/python -m pytest --hosts netns \
+	    -n $(JOBS) --dist worksteal -m "$(MACHINES)" $(if $(T),$(T),tests/hosts tests/fleet)
 
 .PHONY: fuzz
 fuzz: environment ## random HTTP against the balancer's framing and h11 (MINUTES=10)

@@ -105,6 +105,7 @@ def test_twenty_at_once(transport: Transport) -> None:
     assert sorted(int(line) for line in said) == list(range(20))
 
 
+@pytest.mark.machine
 def test_a_connection_that_breaks_while_a_command_runs_leaves_its_outcome_unknown(
     host: Host, fleet_of: Callable[..., FleetSpec]
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_folder_that_is_not_there(transport: Transport, tmp_path: Path) -> Non
     assert str(tmp_path / "none") in caught.value.cause
 
 
+@pytest.mark.machine
 def test_a_full_disk_leaves_the_old_file_and_says_how_much_room_there_is(
     host: Host, fleet_of: Callable[..., FleetSpec]
 ) -> None:

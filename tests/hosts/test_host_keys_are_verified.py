@@ -132,6 +132,7 @@ def test_a_key_is_added_on_a_line_of_its_own(ssh_hosts: Lab, machines_of: Machin
     assert machines.machine("h1").probe().boot_id
 
 
+@pytest.mark.machine
 def test_a_host_that_is_off_does_not_stop_the_others(ssh_hosts: Lab, machines_of: MachinesOf) -> None:
     hosts = ssh_hosts(2, known=False)
     hosts[0].kill()

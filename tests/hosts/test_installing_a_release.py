@@ -92,6 +92,7 @@ def test_what_an_interrupted_transfer_left_is_cleared_away(
     assert not old.exists()
 
 
+@pytest.mark.machine
 def test_a_full_disk_leaves_no_part_of_a_release(
     host: Host, machines_of: MachinesOf, stub_release: Release, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.spec import FleetSpec
 
+pytestmark = pytest.mark.machine
+
 FleetOf = Callable[..., FleetSpec]
 
 
@@ -52,7 +54,9 @@ def test_a_jump_host_that_is_down_is_named_once_for_all_behind_it(
 ) -> None:
     a, b, c = ssh_hosts(3)
     a.kill()
-    spec = fleet_of([behind(a, None), behind(b, "h1"), behind(c, "h2")])
+    down = behind(a, None)
+    down["ssh"]["connect_timeout"] = "2s"
+    spec = fleet_of([down, behind(b, "h1"), behind(c, "h2")])
     with Machines(spec, state) as machines:
         for name in ("h2", "h3"):
             with pytest.raises(HostFailure) as caught:

@@ -131,6 +131,7 @@ def test_two_callers_switch_once(vm: Machine, hypervisor: Hypervisor) -> None:
     assert hypervisor.done() == ["start vm1"]
 
 
+@pytest.mark.machine
 def test_a_hypervisor_that_is_down_is_named(
     host: Host, fleet_of: FleetOf, state: Path, hypervisor: Hypervisor
 ) -> None:

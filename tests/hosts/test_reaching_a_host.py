@@ -17,6 +17,8 @@ from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.spec import FleetSpec
 
+pytestmark = pytest.mark.machine
+
 MachinesOf = Callable[..., Machines]
 
 

@@ -51,19 +51,20 @@ class Hand:
         return self.machine.start(self.release, self.machines._spec.models, action, token)
 
 
-@pytest.fixture(params=["ssh", "local"])
+@pytest.fixture(params=[pytest.param("ssh", marks=pytest.mark.machine), "local"])
 def hand(
     request: pytest.FixtureRequest, stub_release: Release, state: Path, fleet_of: Callable[..., FleetSpec]
 ) -> Iterator[Callable[..., Hand]]:
     """`hand(option=...)`: a machine whose agent will behave so."""
     made: list[Hand] = []
+    # Asked for here, not when a test first wants it: so that the host outlives the agent that is stopped below.
+    lab: Lab | None = request.getfixturevalue("ssh_hosts") if request.param == "ssh" else None
 
     def make(agent: dict[str, object] | None = None, **options: object) -> Hand:
-        if request.param == "local":
+        if lab is None:
             entry: dict[str, object] = {"name": "h1", "address": "local"}
             root, host = state / "hosts" / "h1", None
         else:
-            lab: Lab = request.getfixturevalue("ssh_hosts")
             host = lab.hosts[0] if lab.hosts else lab(1)[0]
             entry, root = host.entry(), host.home / ".fleetctl" / "test" / "h1"
         if agent:
@@ -311,6 +312,7 @@ def test_the_log_cannot_write_to_the_terminal(hand: Callable[..., Hand]) -> None
     assert one.machine.tail(5) == "\ufffd[2Jcleared\ufffd"
 
 
+@pytest.mark.machine
 def test_the_real_agent_serves_and_leaves_nothing_behind(
     ssh_hosts: Lab, fleet_of: Callable[..., FleetSpec], state: Path
 ) -> None:

@@ -82,12 +82,8 @@ class Network:
     def plug(self, host: str) -> tuple[str, str, str]:
         """A namespace with a cable to the bridge: its name, the bridge's end of the cable, its address."""
         namespace = f"{self.name}-{host}"
-        used = {line.split()[0] for line in ip("netns").splitlines() if line.strip()}
-        number = 1
-        while f"{self.name}-{number}" in used:
-            number += 1
+        number = self._reserve()
         namespace, cable, address = f"{self.name}-{number}", f"v{number}", f"{self.subnet}.{number}"
-        ip("netns", "add", namespace)
         ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         ip("link", "set", cable, "master", "br0")
         ip("link", "set", cable, "up")
@@ -95,6 +91,19 @@ class Network:
         ip("addr", "add", f"{address}/24", "dev", "eth0", namespace=namespace)
         ip("link", "set", "eth0", "up", namespace=namespace)
         return namespace, cable, address
+
+    def _reserve(self) -> int:
+        """The lowest free number, with its namespace made: whoever makes it has it, so several may ask at once."""
+        while True:
+            used = {line.split()[0] for line in ip("netns").splitlines() if line.strip()}
+            number = next(n for n in range(1, 254) if f"{self.name}-{n}" not in used)
+            try:
+                ip("netns", "add", f"{self.name}-{number}")
+            except RuntimeError as error:
+                if "File exists" not in str(error):
+                    raise
+            else:
+                return number
 
 
 def _above(pid: int) -> list[Process]:
