@@ -88,6 +88,8 @@ class Network:
         ip("link", "set", cable, "master", "br0")
         ip("link", "set", cable, "up")
         ip("link", "set", "lo", "up", namespace=namespace)
+        # The address that the one before it with this number had, or who has just talked to that one would not find it.
+        ip("link", "set", "eth0", "address", f"02:00:00:00:00:{number:02x}", namespace=namespace)
         ip("addr", "add", f"{address}/24", "dev", "eth0", namespace=namespace)
         ip("link", "set", "eth0", "up", namespace=namespace)
         return namespace, cable, address
