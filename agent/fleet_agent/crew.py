@@ -3,6 +3,7 @@
 A worker that dies takes only what it was computing with it. A worker that hangs is killed: when a batch takes longer
 than `hang_timeout_s` and ten times the 99th percentile of the model's batches, or when the process was stopped by a
 signal and a batch waits for it. What it was computing is given back to the engine at once, not when it is gone.
+A worker that leaks is replaced between two batches (leak.py). A device that has failed gets no worker any more.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fleet_agent.batcher import Batch
-from fleet_agent.gpu import MemoryReader
+from fleet_agent.device.memory import bounded
+from fleet_agent.device.watch import DeviceWatch
+from fleet_agent.leak import LeakGuard
 from fleet_agent.link import WorkerLink
 from fleet_agent.served import ServedModel, Traits
-from fleet_wire.agent import AgentConfig
+from fleet_agent.versions import Versions
+from fleet_wire.agent import AgentConfig, DeviceMemory, RecycleConfig
 
 log = logging.getLogger("fleet_agent.crew")
 
@@ -33,20 +37,38 @@ _HANG_FACTOR = 10
 class Slot:
     """One device and the worker that has it at the moment."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, recycle: RecycleConfig) -> None:
         self.name = name
         self.device = name
         self.link: WorkerLink | None = None
-        self.loaded: set[str] = set()
+        self.greeted = False  # the worker has the device and can be told what to load
+        self.loaded: set[ServedModel] = set()
         self.loading: ServedModel | None = None
+        self.unloading: set[str] = set()  # keys
         self.ready = False
         self.error: str | None = None
+        self.fault: str | None = None  # why the device can't be used at all
+        self.recycling = False  # the worker was ended on purpose, and the next one isn't ready yet
+        self.recycles: dict[str, int] = {}  # by reason
+        self.guard = LeakGuard(recycle)
+        self.resident: int | None = None  # bytes of the worker process
+        self.reserved: int | None = None  # bytes that its torch has reserved on the GPU
         self.restarts = 0
         self.hangs = 0
         self.running: tuple[ServedModel, Batch] | None = None
         self.busy_s = 0.0
         self.busy_since: float | None = None
-        self.memory: MemoryReader | None = None
+        self.watch: DeviceWatch | None = None
+
+    @property
+    def takes(self) -> bool:
+        """Requests for it may queue: it is ready, or will be at once."""
+        return self.ready or self.recycling
+
+    def device_memory(self, bound: int | None) -> DeviceMemory:
+        """Of the device, with the configured bound on the total; all None where it can't be known."""
+        reading = None if self.watch is None else self.watch.reading(time.monotonic())
+        return DeviceMemory() if reading is None else bounded(reading.memory, bound)
 
     def busy(self, now: float) -> float:
         return self.busy_s + (0.0 if self.busy_since is None else now - self.busy_since)
@@ -54,26 +76,33 @@ class Slot:
 
 class Crew:
     """`start` it; it calls `on_ready` when a device can compute, `on_ran` with a batch's outcome, `on_lost` with why a
-    device's batch will have none."""
+    device's batch will have none, `on_stock` when what is loaded has changed, or a load has failed.
+
+    It looks at which versions should be there, not at what was said last: a new worker gets what should be there then.
+    """
 
     def __init__(
         self,
         config: AgentConfig,
-        models: dict[str, ServedModel],
+        versions: Versions[ServedModel],
         nvml: Any,
         on_ready: Callable[[], None],
         on_ran: Callable[[Slot, tuple[Any, ...]], None],
         on_lost: Callable[[Slot, str], None],
+        on_stock: Callable[[], None],
     ) -> None:
         """`nvml`: the pynvml module, or None where it isn't installed (device memory is unknown then)."""
-        self.slots = [Slot(name.strip()) for name in config.device.split(",")]
+        # Outside engines need no torch, and no worker that would hold some of the device's memory beside them.
+        own = not config.models or any(model.runtime == "torch" for model in config.models)
+        self.slots = [Slot(name.strip(), config.recycle) for name in config.device.split(",") if own]
         self.load_s: float | None = None
         self._config = config
-        self._models = models
+        self._versions = versions
         self._nvml = nvml
         self._on_ready = on_ready
         self._on_ran = on_ran
         self._on_lost = on_lost
+        self._on_stock = on_stock
         self._started = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -89,13 +118,51 @@ class Crew:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for slot in self.slots:
+            if slot.watch is not None:
+                slot.watch.stop()
 
     def device_fault(self) -> str | None:
         """Why a device can't be used at all, or None."""
-        faults = [
-            slot.error for slot in self.slots if slot.error is not None and slot.error.startswith("device ")
-        ]
-        return faults[0] if faults else None
+        return next((slot.fault for slot in self.slots if slot.fault is not None), None)
+
+    def recycle(self, slot: Slot) -> bool:
+        """Replace the worker if it is time for it: nothing runs there. One at a time; the next one is started at once,
+        and what is queued waits for it or goes to another device."""
+        reason = slot.guard.due
+        if reason is None or slot.link is None or slot.loading is not None:
+            return False
+        if any(other.recycling for other in self.slots):
+            return False
+        log.info("%s: the worker is replaced (%s: %r)", slot.device, reason, slot.guard)
+        slot.recycles[reason] = slot.recycles.get(reason, 0) + 1
+        slot.ready = slot.greeted = False
+        slot.recycling = True
+        slot.link.finish()
+        return True
+
+    def settle(self) -> None:
+        """Which versions should be there has changed."""
+        for slot in self.slots:
+            self._settle(slot)
+
+    def has(self, model: ServedModel) -> bool:
+        """Whether it is loaded on every device that can be used."""
+        usable = [slot for slot in self.slots if slot.fault is None]
+        return bool(usable) and all(model in slot.loaded for slot in usable)
+
+    def holds(self, model: ServedModel) -> bool:
+        """Whether some of it may still be in a device's memory."""
+        return any(
+            model in slot.loaded or model.key in slot.unloading or slot.loading is model for slot in self.slots
+        )
+
+    def abort(self, model: ServedModel, reason: str) -> None:
+        """Stop loading it. A worker that is at it has to go, since nothing else ends what the user's code does."""
+        for slot in self.slots:
+            if slot.loading is model and slot.link is not None:
+                slot.loading = None
+                self._kill(slot, slot.link, reason)
 
     async def _keep(self, slot: Slot) -> None:
         """Keep a worker on the device, again and again, until cancelled."""
@@ -114,9 +181,11 @@ class Crew:
             finally:
                 slot.ready = False
                 ended = await asyncio.shield(link.reap())
-                self._lost(slot, ended)
-            if self.device_fault() is not None:
+                on_purpose = self._lost(slot, ended)
+            if slot.fault is not None:
                 return
+            if on_purpose:
+                continue
             if time.monotonic() - started > _HEALTHY_AFTER_S:
                 backoff = _BACKOFF_FIRST_S
             await asyncio.sleep(backoff)
@@ -127,6 +196,9 @@ class Crew:
             await asyncio.sleep(_WATCH_S)
             now = time.monotonic()
             for slot in self.slots:
+                verdict = None if slot.watch is None else slot.watch.verdict(now)
+                if verdict is not None and verdict.state == "failed" and slot.fault is None:
+                    self._condemn(slot, verdict.reason or f"device {slot.device} has failed")
                 if slot.running is not None and slot.busy_since is not None and slot.link is not None:
                     reason = self._hung(slot.running[0], slot.link, now - slot.busy_since)
                     if reason is not None:
@@ -146,78 +218,131 @@ class Crew:
         """Its requests are answered now: a process that hangs in a driver may take long to die."""
         log.error("the worker of %s %s", slot.device, reason)
         link.fault = reason
-        slot.ready = False
+        slot.ready = slot.greeted = False
         slot.error = f"the worker of {slot.device} {reason}; it is being started again"
         link.kill()
         self._on_lost(slot, reason)
 
-    def _lost(self, slot: Slot, ended: str) -> None:
-        """The worker is gone: answer what it was computing, and say so."""
-        if slot.memory is not None:
-            slot.memory.stop()
-            slot.memory = None
-        slot.ready = False
+    def _condemn(self, slot: Slot, fault: str) -> None:
+        """The device has failed: its worker ends, and no other is started there."""
+        log.error("%s", fault)
+        slot.fault = slot.error = fault
+        slot.ready = slot.recycling = False
+        if slot.link is not None:
+            slot.link.fault = "was ended, since its device has failed"
+            slot.link.kill()
+        self._on_lost(slot, f"was ended: {fault}")
+
+    def _lost(self, slot: Slot, ended: str) -> bool:
+        """The worker is gone: answer what it was computing, and say so. True: it was to be replaced."""
+        slot.ready = slot.greeted = False
         slot.loaded.clear()
+        slot.unloading.clear()
         slot.link = None
-        if self._stopping:
-            return
-        if slot.error is not None and slot.error.startswith("device "):
-            log.error("%s", slot.error)
-            return
+        slot.resident = slot.reserved = None
+        if self._stopping or slot.fault is not None:
+            return False
+        if slot.recycling and slot.guard.due is not None:
+            slot.guard.restarted()
+            slot.loading = None
+            return True
+        slot.recycling = False
+        slot.guard.restarted()
         slot.restarts += 1
         slot.error = f"the worker of {slot.device} {ended}; it is being started again"
         if slot.loading is not None:
             model, slot.loading = slot.loading, None
             model.load_crashes += 1
-            if model.load_crashes >= _LOAD_CRASHES and model.traits is None:
+            missing = model.traits is None or model.stage == "coming"
+            if model.load_crashes >= _LOAD_CRASHES and missing and model.error is None:
                 model.error = (
                     f"model {model.config.name}: the worker {ended} while loading it, {_LOAD_CRASHES} times"
                 )
         log.error("%s", slot.error)
         self._on_lost(slot, ended)
+        self._on_stock()
+        return False
 
     def _hear(self, slot: Slot, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if kind == "ran":
             self._on_ran(slot, message)
+        elif kind == "memory":
+            _, slot.resident, slot.reserved = message
+            slot.guard.holds(slot.resident if slot.reserved is None else slot.reserved)
         elif kind == "hello":
             self._greeted(slot, message[1])
         elif kind == "loaded":
-            traits = message[2]
-            load_s = traits.pop("load_s")
-            model = self._models[message[1]]
-            model.traits = Traits(**traits)
-            model.load_crashes = 0
-            slot.loaded.add(message[1])
-            log.info("model %s is loaded on %s in %.2f s", message[1], slot.device, load_s)
-            self._load_next(slot)
+            self._loaded(slot, message[1], message[2])
         elif kind == "failed":
-            self._models[message[1]].error = message[2]
             log.error("%s", message[2])
-            self._load_next(slot)
+            model, slot.loading = slot.loading, None
+            if model is not None and model.key == message[1]:
+                model.error = message[2]
+            self._settle(slot)
+            self._on_stock()
+        elif kind == "unloaded":
+            slot.unloading.discard(message[1])
+            slot.guard.rebase()
+            self._on_stock()
+
+    def _loaded(self, slot: Slot, key: str, traits: dict[str, Any]) -> None:
+        model, slot.loading = slot.loading, None
+        if model is None or model.key != key:
+            return  # it was given up, and its worker is being killed
+        load_s = traits.pop("load_s")
+        model.traits = Traits(**traits)
+        model.load_crashes = 0
+        slot.loaded.add(model)
+        slot.guard.rebase()
+        name, version = model.config.name, model.config.version
+        log.info("model %s is loaded on %s in %.2f s, version %s", name, slot.device, load_s, version)
+        self._settle(slot)
+        self._on_stock()
 
     def _greeted(self, slot: Slot, hello: dict[str, Any]) -> None:
         slot.device = hello["device"]
         if hello["error"] is not None:
-            slot.error = hello["error"]
+            slot.fault = slot.error = hello["error"]
+            slot.recycling = False
+            log.error("%s", slot.fault)
+            self._on_lost(slot, slot.fault)
             return
-        if hello["uuid"] is not None and self._nvml is not None:
-            slot.memory = MemoryReader(hello["uuid"], self._nvml)
-            slot.memory.start()
-        self._load_next(slot)
+        if hello["uuid"] is not None:
+            slot.name = hello["device"]  # "auto" was this GPU: the next worker must not make do with the CPU
+            if self._nvml is not None and slot.watch is None:
+                slot.watch = DeviceWatch(slot.device, hello["uuid"], hello["index"], self._nvml)
+                slot.watch.start()
+        slot.greeted = True
+        self._settle(slot)
 
-    def _load_next(self, slot: Slot) -> None:
-        """Load the next model on this worker, or be ready."""
-        assert slot.link is not None
-        for name, model in self._models.items():
-            if name not in slot.loaded and model.error is None:
-                slot.loading = model
-                slot.link.send(("load", model.config.model_dump()))
-                return
-        slot.loading = None
+    def _settle(self, slot: Slot) -> None:
+        """Unload what should not be on this worker, load the next that should; ready once all that answer are there.
+
+        What is coming is loaded last, beside the others.
+        """
+        if slot.link is None or not slot.greeted:
+            return
+        for model in [model for model in slot.loaded if model.stage == "gone"]:
+            slot.loaded.discard(model)
+            slot.unloading.add(model.key)
+            slot.link.send(("unload", model.key))
+        if slot.loading is not None:
+            return
+        missing = [m for m in self._versions.everyone if m not in slot.loaded and m.error is None]
+        missing.sort(key=lambda model: model.stage == "coming")
+        if not slot.ready and all(model.stage == "coming" for model in missing):
+            self._be_ready(slot)
+        if missing:
+            slot.loading = missing[0]
+            slot.link.send(("load", missing[0].key, missing[0].config.model_dump(), slot.ready))
+
+    def _be_ready(self, slot: Slot) -> None:
         slot.error = None
+        slot.recycling = False
         slot.ready = True
         if self.load_s is None and all(other.ready for other in self.slots):
             self.load_s = time.monotonic() - self._started
-        log.info("%s serves %s", slot.device, ", ".join(sorted(slot.loaded)) or "no model")
+        names = sorted(model.config.name for model in slot.loaded)
+        log.info("%s serves %s", slot.device, ", ".join(names) or "no model")
         self._on_ready()

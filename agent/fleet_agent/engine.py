@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleet_agent import payload as payloads
+from fleet_agent import vitals
 from fleet_agent.area import Placed
 from fleet_agent.batcher import Batch, Finished
 from fleet_agent.crew import Crew, Slot
-from fleet_agent.gpu import bounded, declared_memory
+from fleet_agent.outside.engines import OutsideEngines
 from fleet_agent.payload import Payload, Rows, count_of
-from fleet_agent.served import Answer, ServedModel, Ticket
+from fleet_agent.served import Answer, Ledger, ServedModel, Ticket
 from fleet_agent.turns import Turns
+from fleet_agent.versions import Versions
 from fleet_wire.agent import AgentConfig, AgentState, AgentStatus, DeviceMemory, ModelStatus
 from fleet_wire.histogram import merged
 from fleet_wire.refusal import Refusal
@@ -36,14 +38,21 @@ class Engine:
     def __init__(self, config: AgentConfig, nvml: Any = None) -> None:
         """`nvml`: the pynvml module, or None where it isn't installed (device memory is unknown then)."""
         self.config = config
-        self.models = {model.name: ServedModel(model) for model in config.models}
+        self.ledger = Ledger()
+        own = [model for model in config.models if model.runtime == "torch"]
+        self.versions = Versions(self.ledger.entry(model) for model in own)
+        self.outside = OutsideEngines(config, nvml)
+        self.models = self.versions.current
+        self.everyone = self.versions.everyone
         self.draining = False
         self.started_at = time.time()
-        self._crew = Crew(config, self.models, nvml, self._pump_soon, self._ran, self._lost)
+        self._crew = Crew(
+            config, self.versions, nvml, self._pump_soon, self._ran, self._lost, self._restocked
+        )
         self.slots = self._crew.slots
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
-        self._turns = Turns(self.models)
+        self._turns = Turns(self.everyone)
         self._pump_due = False
         self._submitted = 0  # requests so far
         self._seen = -1  # of them when the sockets were last looked at
@@ -54,13 +63,14 @@ class Engine:
     def start(self) -> None:
         """Start the workers; returns at once, see `state`."""
         self._crew.start()
+        self.outside.start()
 
     async def stop(self) -> None:
         """Refuse what is still here as `unavailable`, end the workers and wait for them."""
         self._stopping = True
         for ticket in list(self._tickets.values()):
             self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
-        await self._crew.stop()
+        await asyncio.gather(self._crew.stop(), self.outside.stop())
 
     # Requests
 
@@ -106,7 +116,7 @@ class Engine:
         if served.error is not None:
             raise Refusal("unavailable", served.error, 30.0)
         for slot in self.slots:
-            if slot.ready and model in slot.loaded:
+            if (slot.ready and served in slot.loaded) or slot.recycling:
                 return served
         raise Refusal("unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0)
 
@@ -114,7 +124,7 @@ class Engine:
         """Raises Refusal `not_found`, naming what there is."""
         served = self.models.get(model)
         if served is None:
-            names = ", ".join(sorted(self.models)) or "none"
+            names = ", ".join(sorted((*self.models, *self.outside))) or "none"
             raise Refusal("not_found", f"there is no model {model!r} here; this server has: {names}")
         return served
 
@@ -135,9 +145,11 @@ class Engine:
         if (
             any(model.error is not None for model in self.models.values())
             or self._crew.device_fault() is not None
+            or any(engine.failed for engine in self.outside.values())
         ):
             return "failed"
-        return "ready" if all(slot.ready for slot in self.slots) else "loading"
+        own = all(slot.takes for slot in self.slots)
+        return "ready" if own and self.outside.reason() is None else "loading"
 
     def reason(self) -> str | None:
         """Why the agent isn't ready, or None."""
@@ -146,9 +158,9 @@ class Engine:
         errors = [model.error for model in self.models.values() if model.error is not None]
         if errors:
             return "; ".join(errors)
-        waiting = [slot for slot in self.slots if not slot.ready]
+        waiting = [slot for slot in self.slots if not slot.takes]
         if not waiting:
-            return None
+            return self.outside.reason()
         slot = waiting[0]
         if slot.error is not None:
             return slot.error
@@ -159,30 +171,21 @@ class Engine:
         )
 
     def model_ready(self, name: str) -> bool:
-        return not self.draining and any(slot.ready and name in slot.loaded for slot in self.slots)
+        model = self.models.get(name)
+        return not self.draining and any(
+            (slot.ready and model in slot.loaded) or slot.recycling for slot in self.slots
+        )
 
     def busy_s(self) -> float:
         """How long the devices ran batches since the start, the mean over devices."""
         now = time.monotonic()
-        return sum(slot.busy(now) for slot in self.slots) / len(self.slots)
+        own = sum(slot.busy(now) for slot in self.slots) / max(1, len(self.slots))
+        return own + self.outside.busy_s()
 
     def device_memory(self) -> DeviceMemory:
-        """Of the first device; the sum where there are several and all are known."""
-        bound = self.config.device_memory_total_bytes
-        if not any(slot.memory for slot in self.slots):
-            if any(slot.device.startswith("cuda") for slot in self.slots):
-                return DeviceMemory(used_bytes=None, total_bytes=None)
-            loaded = [m.config for m in self.models.values() if m.traits is not None]
-            return declared_memory(loaded, bound)
-        readings = [
-            bounded(slot.memory.read(), bound) if slot.memory else DeviceMemory() for slot in self.slots
-        ]
-        used = [reading.used_bytes for reading in readings if reading.used_bytes is not None]
-        total = [reading.total_bytes for reading in readings if reading.total_bytes is not None]
-        return DeviceMemory(
-            used_bytes=sum(used) if len(used) == len(readings) else None,
-            total_bytes=sum(total) if len(total) == len(readings) else None,
-        )
+        """Of all devices together."""
+        loaded = [m.config for m in self.models.values() if m.traits is not None] + self.outside.loaded()
+        return vitals.device_memory(self.slots, loaded, self.config.device_memory_total_bytes)
 
     def status(self, pid: int) -> AgentStatus:
         models = [
@@ -201,7 +204,8 @@ class Engine:
             )
             for name, model in self.models.items()
         ]
-        counters = [model.counters for model in self.models.values()]
+        models += [engine.status(not self.draining) for engine in self.outside.values()]
+        counters = [model.counters for model in (*self.models.values(), *self.outside.values())]
         return AgentStatus(
             fleet=self.config.fleet,
             host=self.config.host,
@@ -218,10 +222,12 @@ class Engine:
             completed=sum(c.completed for c in counters),
             errors=sum(c.errors for c in counters),
             busy_s=self.busy_s(),
-            load_s=self._crew.load_s,
+            load_s=self.outside.load_s(self._crew.load_s),
             latency=merged(c.latency for c in counters).to_wire(),
-            device=",".join(slot.device for slot in self.slots),
+            device=",".join(slot.device for slot in self.slots) or self.outside.device,
             device_memory=self.device_memory(),
+            devices=vitals.devices(self.slots, self.config.device_memory_total_bytes, time.monotonic()),
+            recycles=vitals.recycles(self.slots),
         )
 
     # Batches
@@ -248,7 +254,7 @@ class Engine:
         if (
             self._submitted != self._seen
             and time.monotonic() - self._gathered_from < _GATHER_S
-            and not any(model.batcher.full for model in self.models.values())
+            and not any(model.batcher.full for model in self.everyone)
         ):
             self._seen = self._submitted
             asyncio.get_running_loop().call_soon(self._gather)
@@ -260,7 +266,7 @@ class Engine:
         self._pump_due = False
         free = False
         for slot in self.slots:
-            if slot.ready and slot.running is None:
+            if slot.ready and slot.running is None and not self._crew.recycle(slot):
                 self._feed(slot)
                 free = free or slot.running is None
         if self._wake is not None:
@@ -268,16 +274,15 @@ class Engine:
             self._wake = None
         if not free:
             return  # the next answer pumps again; deadlines have timers of their own
-        wakes = [at for model in self.models.values() if (at := model.batcher.wake_at()) is not None]
+        wakes = [at for model in self.everyone if (at := model.batcher.wake_at()) is not None]
         if wakes:
             delay = max(0.001, min(wakes) - time.monotonic())
             self._wake = asyncio.get_running_loop().call_later(delay, self._pump)
 
     def _feed(self, slot: Slot) -> None:
-        for name in self._turns.order():
-            if name not in slot.loaded:
+        for model in self._turns.order():
+            if model not in slot.loaded:
                 continue
-            model = self.models[name]
             now = time.monotonic()
             taken = model.batcher.take(now)
             for request in taken.expired:
@@ -309,7 +314,7 @@ class Engine:
             if all(put.values()):
                 placed = {name: there[0] for name, there in put.items() if there is not None}
         slot.link.send(
-            ("run", batch.id, model.config.name, parts if placed is None else placed, sizes, tokens)
+            ("run", batch.id, model.key, parts if placed is None else placed, sizes, tokens)
         )
 
     def _ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
@@ -346,15 +351,26 @@ class Engine:
             message = f"the worker {ended} while it computed this request; it may be sent again"
             refusal = Refusal("unavailable", message, 1.0)
             self._finish(slot, [refusal] * len(slot.running[1].parts), time.monotonic())
+        if all(other.fault is not None for other in self.slots):
+            for ticket in list(self._tickets.values()):
+                self._refuse(ticket, Refusal("unavailable", self.reason() or ended, 30.0))
+
+    def _restocked(self) -> None:
+        """What is loaded has changed. Nobody waits for a model that can't be loaded (again)."""
+        failed = {model: model.error for model in self.everyone if model.error is not None}
+        if failed:
+            for ticket in [ticket for ticket in self._tickets.values() if ticket.model in failed]:
+                self._refuse(ticket, Refusal("unavailable", failed[ticket.model] or "", 30.0))
 
     def _finish(self, slot: Slot, results: Sequence[Answer | Refusal], now: float) -> None:
         assert slot.running is not None
         model, batch = slot.running
         if slot.busy_since is not None:
-            self._turns.used(model.config.name, now - slot.busy_since)
+            self._turns.used(model, now - slot.busy_since)
         slot.busy_s = slot.busy(now)
         slot.busy_since = None
         slot.running = None
+        slot.guard.answered += len(batch.parts)
         for finished in model.batcher.finish(batch, results, now):
             self._answer(self._tickets[finished.request], finished, now)
 

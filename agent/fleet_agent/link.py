@@ -70,6 +70,11 @@ class WorkerLink(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(frame.encode(message))
 
+    def finish(self) -> None:
+        """The worker ends by itself, once it has done what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
     def kill(self) -> None:
         """End the process, whatever it does."""
         if self._process is not None and self._process.returncode is None:

@@ -5,7 +5,7 @@ Calls may take long or never come back where the driver hangs; who calls is in a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -158,3 +158,20 @@ def _int(value: object) -> int | None:
 
 def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def process_memory(nvml: Any, pids: Collection[int]) -> int | None:
+    """Bytes that these processes hold on all GPUs together; None where NVML can't tell. May take long, see above."""
+    try:
+        nvml.nvmlInit()
+        total = 0
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                if process.pid in pids:
+                    if process.usedGpuMemory is None:
+                        return None
+                    total += int(process.usedGpuMemory)
+    except nvml.NVMLError:
+        return None
+    return total
