@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from fleet_agent.cap import MemoryCap
 from fleet_agent.curve import ServiceCurve
 from fleet_agent.payload import Payload, Rows
 from fleet_agent.tensors import TensorMetadata
+from fleet_agent.versions import Stage
 from fleet_wire.agent import ModelConfig
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
@@ -27,13 +29,23 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a worker found out about a model by loading it. `tensors`: it has no `preprocess` of its own."""
+    """What a worker found out about a model by loading it. `tensors`: it has no `preprocess` of its own.
+
+    `vector`: name and width (-1: any) of its one input, where that is a vector of FP32 numbers an instance.
+    """
 
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
     embeddings: bool
     tensors: bool
     memory_bytes: int | None
+    vector: tuple[str, int] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.tensors and len(self.inputs) == 1:
+            only = self.inputs[0]
+            if only["datatype"] in ("FP32", "BF16") and len(only["shape"]) == 2:
+                object.__setattr__(self, "vector", (only["name"], only["shape"][1]))
 
 
 @dataclass(slots=True)
@@ -66,11 +78,29 @@ class Ticket:
     timer: asyncio.TimerHandle | None = None
 
 
-class ServedModel:
-    """One model: its configuration, queue and counters, and what became of loading it."""
+class Ledger:
+    """The counters of every version since the start, by name and version: one that is loaded again counts on."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self) -> None:
+        self.counters: dict[tuple[str, str], Counters] = {}
+        self._loads = itertools.count(1)
+
+    def entry(self, config: ModelConfig) -> ServedModel:
+        """A model to be loaded."""
+        counters = self.counters.setdefault((config.name, config.version), Counters())
+        return ServedModel(config, f"{config.name}:{config.version}:{next(self._loads)}", counters)
+
+
+class ServedModel:
+    """One version of a model: its configuration, queue and counters, and what became of loading it.
+
+    `key` is its name towards the workers, which no other load of the same version shares.
+    """
+
+    def __init__(self, config: ModelConfig, key: str, counters: Counters) -> None:
         self.config = config
+        self.key = key
+        self.stage: Stage = "coming"
         version_header = (b"x-fleet-model-version", config.version.encode("latin-1", "replace"))
         self.version_headers = (version_header,)
         self.json_headers = ((b"content-type", b"application/json"), version_header)
@@ -82,7 +112,7 @@ class ServedModel:
             self.curve.seconds,
         )
         self.cap = MemoryCap(config.max_batch_size)
-        self.counters = Counters()
+        self.counters = counters
         self.traits: Traits | None = None
         self.error: str | None = None
         self.load_crashes = 0

@@ -7,24 +7,36 @@ of with a claim on all that time. So a model with long batches gets as much of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+M = TypeVar("M", bound=Hashable)
 
 
-class Turns:
+class Turns(Generic[M]):
     """The models that share the devices, by what they have used."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._spent = dict.fromkeys(names, 0.0)
+    def __init__(self, models: Iterable[M]) -> None:
+        self._spent: dict[M, float] = dict.fromkeys(models, 0.0)
         self._level = 0.0
 
-    def order(self) -> list[str]:
+    def join(self, model: M) -> None:
+        """It has used nothing, and is level with the others."""
+        self._spent.setdefault(model, 0.0)
+
+    def leave(self, model: M) -> None:
+        self._spent.pop(model, None)
+
+    def order(self) -> list[M]:
         """Everybody, who is to be asked first at the beginning."""
         if len(self._spent) == 1:
             return list(self._spent)
-        return sorted(self._spent, key=lambda name: max(self._spent[name], self._level))
+        return sorted(self._spent, key=lambda model: max(self._spent[model], self._level))
 
-    def used(self, name: str, seconds: float) -> None:
-        """A batch of that model kept a device busy for `seconds`."""
-        self._level = max(self._level, self._spent[name])
+    def used(self, model: M, seconds: float) -> None:
+        """A batch of that model kept a device busy for `seconds`. One that has left meanwhile isn't counted."""
+        if model not in self._spent:
+            return
+        self._level = max(self._level, self._spent[model])
         # Last in the order of names too, so that equals take turns.
-        self._spent[name] = max(self._spent.pop(name), self._level) + seconds
+        self._spent[model] = max(self._spent.pop(model), self._level) + seconds

@@ -3,9 +3,12 @@
 Started by the front as `python -m fleet_agent.worker FD ...`; FD is its end of a socket pair (see frame.py). It ends
 when the front does: by the kernel's parent-death signal, and by end-of-file on the socket.
 
-front -> worker: ("load", ModelConfig as dict) ("run", batch, model, {input: Placed} or [payload], sizes, wants tokens)
-worker -> front: ("hello", Hello) ("loaded", model, Traits) ("failed", model, why)
+front -> worker: ("load", key, ModelConfig as dict, beside) ("unload", key)
+                 ("run", batch, key, {input: Placed} or [payload], sizes, wants tokens)
+worker -> front: ("hello", Hello) ("loaded", key, Traits) ("failed", key, why) ("unloaded", key)
+                 ("memory", resident bytes, bytes reserved on the GPU or None)
                  ("ran", batch, [outcome], {output: Placed} or None, smallest batch that ran out of memory or None)
+key: the front's name for one version of a model, loaded once. beside: while batches are computed (see library.py).
 outcome: ("ok", rows, finite, tokens) or ("refused", code, message); rows is None where they lie in the shared area,
 whose one output without a name is called "". See area.py.
 """
@@ -13,13 +16,14 @@ whose one output without a name is called "". See area.py.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import signal
 import socket
 import struct
 import sys
-import time
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +33,9 @@ import torch
 
 from fleet_agent import frame
 from fleet_agent.area import Area, Placed
-from fleet_agent.model import InputFault, LoadedModel, ModelFault, Result, load
+from fleet_agent.model import InputFault, LoadedModel, ModelFault, Result
+from fleet_agent.model.footprint import Footprint
+from fleet_agent.model.library import Library
 from fleet_agent.payload import Payload, Rows, count_of, cut, is_finite, joined, rejoined, split
 from fleet_wire.agent import ModelConfig
 
@@ -52,14 +58,18 @@ def main(argv: Sequence[str]) -> int:
     if threads:
         torch.set_num_threads(threads)
     with socket.socket(fileno=fd) as link:
+        worker = Worker(link, area, device, memory)
+        status = 0
         try:
-            Worker(link, area, device, memory).serve()
+            worker.serve()
         except (EOFError, ConnectionError):
-            return 0
+            pass
         except DeviceBroken as error:
             print(f"the device can't be used any more: {error}", file=sys.stderr)  # noqa: T201 - the front's log
-            return 1
-    return 0
+            status = 1
+        if worker.loading:
+            os._exit(status)  # a thread can't be ended, and must not compute while the interpreter is taken down
+    return status
 
 
 class DeviceBroken(Exception):
@@ -74,7 +84,13 @@ class Worker:
         self._area = area
         self._device_name = device
         self._memory_bound = memory_bound
-        self._models: dict[str, LoadedModel] = {}
+        self._sending = threading.Lock()
+        self._library: Library | None = None
+
+    @property
+    def loading(self) -> bool:
+        """Whether a load runs beside the batches."""
+        return self._library is not None and self._library.busy
 
     def serve(self) -> None:
         """Raises EOFError when the front is gone, DeviceBroken when this process can't go on."""
@@ -85,51 +101,36 @@ class Worker:
                 ("hello", {"device": self._device_name, "error": f"device {self._device_name}: {error}"})
             )
             raise EOFError from None
-        self._send(("hello", {"device": str(device), "uuid": uuid_of(device), "error": None}))
+        hello = {"device": str(device), "uuid": uuid_of(device), "index": device.index or 0, "error": None}
+        self._send(("hello", hello))
+        # What was imported stays; what a model leaves is found without looking through all that.
+        gc.freeze()
+        library = Library(device, self._send)
+        self._library = library
+        self._work(library, Footprint(device))
+
+    def _work(self, library: Library, footprint: Footprint) -> None:
         while True:
             message = self._receive()
+            if message[0] != "run":
+                footprint.forget()
             if message[0] == "run":
-                self._run(*message[1:])
+                self._run(library, *message[1:])
             elif message[0] == "load":
-                self._load(ModelConfig.model_validate(message[1]), device)
+                library.load(message[1], ModelConfig.model_validate(message[2]), message[3])
+            elif message[0] == "unload":
+                library.unload(message[1])
             else:
                 raise RuntimeError(f"the front sent {message[0]!r}, which this worker doesn't know")
-
-    def _load(self, config: ModelConfig, device: torch.device) -> None:
-        started = time.perf_counter()
-        before = _allocated(device)
-        try:
-            model = load(config, device)
-        except ModelFault as error:
-            if error.__cause__ is not None:
-                traceback.print_exception(error.__cause__, file=sys.stderr)
-            self._send(("failed", config.name, str(error)))
-            return
-        try:
-            model.warm_up()
-        except Exception as error:  # The user's code may raise anything while it warms up.
-            said = str(error)
-            if not isinstance(error, InputFault | ModelFault):
-                traceback.print_exc(file=sys.stderr)
-                said = f"{type(error).__name__}: {error}"
-            self._send(("failed", config.name, f"model {config.name}: warm-up failed: {said}"))
-            return
-        self._models[config.name] = model
-        held = config.device_memory_bytes if before is None else (_allocated(device) or 0) - before
-        traits = {
-            "inputs": model.inputs,
-            "outputs": model.outputs,
-            "embeddings": model.embeddings,
-            "tensors": not callable(getattr(model.instance, "preprocess", None)),
-            "memory_bytes": held,
-            "load_s": time.perf_counter() - started,
-        }
-        self._send(("loaded", config.name, traits))
+            weighed = footprint.weighed()
+            if weighed is not None:
+                self._send(("memory", *weighed))
 
     def _run(
         self,
+        library: Library,
         batch: int,
-        name: str,
+        key: str,
         payloads: dict[str, Placed] | list[Payload],
         sizes: list[int],
         wants_tokens: list[bool],
@@ -138,7 +139,8 @@ class Worker:
             together: Payload = {key: self._area.get(placed) for key, placed in payloads.items()}
         else:
             together = joined(payloads)
-        attempt = Attempt(self._models[name])
+        model = library[key]
+        attempt = Attempt(model)
         outcomes = attempt.outcomes(together, sizes, wants_tokens)
         placed = self._placed(attempt.whole)
         if placed is not None:
@@ -146,7 +148,7 @@ class Worker:
         try:
             self._send(("ran", batch, outcomes, placed, attempt.out_of_memory))
         except (pickle.PicklingError, RecursionError) as error:
-            refused = ("refused", "internal", f"model {name}'s outputs can't be sent: {error}")
+            refused = ("refused", "internal", f"model {model.config.name}'s outputs can't be sent: {error}")
             self._send(("ran", batch, [refused] * len(sizes), None, attempt.out_of_memory))
         if attempt.broken is not None:
             raise DeviceBroken(attempt.broken)
@@ -163,8 +165,10 @@ class Worker:
         )
 
     def _send(self, message: object) -> None:
-        for piece in frame.encode(message):
-            self._link.sendall(piece)
+        pieces = frame.encode(message)
+        with self._sending:
+            for piece in pieces:
+                self._link.sendall(piece)
 
     def _receive(self) -> Any:
         """The next message; its arrays are writable, as torch wants them."""
@@ -316,12 +320,8 @@ def resolve(name: str, memory_bound: int) -> torch.device:
 
 
 def uuid_of(device: torch.device) -> str | None:
-    """NVML's name for a CUDA device, None for others."""
-    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
-
-
-def _allocated(device: torch.device) -> int | None:
-    return int(torch.cuda.memory_reserved(device)) if device.type == "cuda" else None
+    """CUDA's name for one of its devices, without NVML's prefix; None for others."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
 def _heard(signum: int, stack: object) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
+import itertools
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,8 @@ from typing import Any
 
 from fleet_agent.model.faults import ModelFault, place, said
 from fleet_wire.agent import ModelConfig
+
+_PREFIX = "fleet_model_"
 
 
 def class_of(config: ModelConfig) -> type[Any]:
@@ -60,18 +63,27 @@ class Siblings:
         sys.path.remove(self._folder)
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if file and not name.startswith("fleet_model_") and file.startswith(self._folder + "/"):
+            if file and not name.startswith(_PREFIX) and file.startswith(self._folder + "/"):
                 del sys.modules[name]
 
 
+def forget(instance: object) -> None:
+    """The modules that were imported for this model alone leave sys.modules, and with them what they hold."""
+    package, _, _ = type(instance).__module__.partition(".")
+    if package.startswith(_PREFIX):
+        for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
+            del sys.modules[name]
+
+
 def _package(name: str, version: str, folder: Path) -> str:
-    """The folder as a package of a name of its own, so that two models may both have a model.py."""
-    package = "fleet_model_" + hashlib.sha256(f"{name}\0{version}\0{folder}".encode()).hexdigest()[:16]
-    if package not in sys.modules:
-        spec = importlib.machinery.ModuleSpec(package, loader=None, is_package=True)
-        module = ModuleType(package)
-        module.__path__ = [str(folder.resolve())]
-        module.__spec__ = spec
-        spec.submodule_search_locations = module.__path__
-        sys.modules[package] = module
+    """The folder as a package of a name of its own, so that two models may both have a model.py, and a model that is
+    loaded again reads its files again."""
+    first = _PREFIX + hashlib.sha256(f"{name}\0{version}\0{folder}".encode()).hexdigest()[:16]
+    package = next(p for n in itertools.count() if (p := f"{first}_{n}" if n else first) not in sys.modules)
+    spec = importlib.machinery.ModuleSpec(package, loader=None, is_package=True)
+    module = ModuleType(package)
+    module.__path__ = [str(folder.resolve())]
+    module.__spec__ = spec
+    spec.submodule_search_locations = module.__path__
+    sys.modules[package] = module
     return package
