@@ -62,6 +62,7 @@ class OutsideEngine:
         self.load_s: float | None = None
         self.session: aiohttp.ClientSession | None = None
         self.address = ""
+        self.memory_bytes = config.device_memory_bytes
         self._device = device
         self._words = Words()
         self._process: EngineProcess | None = None
@@ -108,17 +109,18 @@ class OutsideEngine:
         """The processes that belong to it; reads all of /proc."""
         return set() if self._process is None else self._process.pids()
 
-    def status(self, memory_bytes: int | None = None) -> ModelStatus:
+    def status(self, takes: bool) -> ModelStatus:
+        """`takes`: the agent takes calls."""
         process = self._process
         return ModelStatus(
             name=self.config.name,
             version=self.config.version,
-            ready=self.ready,
+            ready=self.ready and takes,
             error=self.reason() if self.failed else None,
             queued=self.queued,
             in_flight=self.in_flight,
             max_batch_size=self.command.max_in_flight,
-            device_memory_bytes=memory_bytes if memory_bytes is not None else self.config.device_memory_bytes,
+            device_memory_bytes=self.memory_bytes,
             items=self.counters.items,
             completed=self.counters.completed,
             engine=EngineStatus(

@@ -11,8 +11,8 @@ import orjson
 from fleet_agent.call import Call, Message, Receive, Reply, Send
 from fleet_agent.outside.engine import OutsideEngine
 from fleet_agent.outside.relay import Relay
-from fleet_agent.outside.route import Claim, claimed, claimed_by_body
-from fleet_wire.agent import AgentConfig
+from fleet_agent.outside.route import Claim, claimed, claimed_by_body, named
+from fleet_wire.agent import AgentConfig, ModelConfig
 from fleet_wire.refusal import Refusal
 
 
@@ -22,8 +22,10 @@ class OutsideEngines(Mapping[str, OutsideEngine]):
     def __init__(self, config: AgentConfig, nvml: Any = None) -> None:
         """`nvml`: the pynvml module, or None where it isn't installed."""
         outside = [model for model in config.models if model.runtime == "command"]
-        device = _resolved(config.device, nvml) if outside else ""
-        self._engines = {model.name: OutsideEngine(model, device, config.hang_timeout_s) for model in outside}
+        self.device = _resolved(config.device, nvml) if outside else ""
+        self._engines = {
+            model.name: OutsideEngine(model, self.device, config.hang_timeout_s) for model in outside
+        }
         self._commands = {name: engine.command for name, engine in self._engines.items()}
         self._alone = len(outside) == len(config.models)
 
@@ -42,6 +44,20 @@ class OutsideEngines(Mapping[str, OutsideEngine]):
 
     async def stop(self) -> None:
         await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+
+    def named(self, path: str) -> bool:
+        """Whether the path names one of them."""
+        return named(path, self._commands) is not None
+
+    def loaded(self) -> list[ModelConfig]:
+        """Those that hold what they need of the device."""
+        return [engine.config for engine in self._engines.values() if engine.ready]
+
+    def load_s(self, own: float | None) -> float | None:
+        """How long it took until all were ready, of ours (`own`) and these the longest; None: they are not yet."""
+        every = [engine.load_s for engine in self._engines.values()]
+        known = [seconds for seconds in (own, *every) if seconds is not None]
+        return max(known) if known and None not in every else None
 
     def reason(self) -> str | None:
         """Why they aren't all ready, or None; what has failed comes first."""

@@ -64,9 +64,9 @@ def claimed(
 ) -> Claim | None:
     """None: the call is not for an outside engine. `path` is decoded, `raw_path` as it came; `alone`: nothing else is
     served here, so that whoever names nobody means the one engine that has the path. Raises Refusal `not_found`."""
-    named = _named(path, engines)
-    if named is not None:
-        name, rest = named
+    found = named(path, engines)
+    if found is not None:
+        name, rest = found
         return _of_model(method, path, raw_path, name, rest, engines[name])
     if path in _OWN or path.startswith(_OWN_BELOW):
         return None
@@ -139,7 +139,7 @@ def _of_model(method: str, path: str, raw_path: str, name: str, rest: str, comma
     return Claim("relay", name, raw_path)
 
 
-def _named(path: str, engines: Mapping[str, CommandConfig]) -> tuple[str, str] | None:
+def named(path: str, engines: Mapping[str, CommandConfig]) -> tuple[str, str] | None:
     """The engine whose name is in the path, and what stands behind it."""
     if not path.startswith(("/v1/models/", "/v2/models/")):
         return None
