@@ -59,10 +59,9 @@ class Prepared:
                 _compile(name, config, module, device)
         # A module's own __call__ is what is compiled; its bare forward isn't.
         forward: Callable[[Any], Any] = (
-            instance if isinstance(instance, torch.nn.Module) else instance.forward
+            instance if isinstance(instance, torch.nn.Module) else getattr(instance, "forward", _no_forward)
         )
-        if compute.autocast is not None:
-            forward = _autocast(forward, device, DTYPES[compute.autocast], cache=not compute.cuda_graphs)
+        forward = autocast_of(config, forward, device)
         if compute.cuda_graphs and device.type == "cuda":
             forward = Graphs(forward, device, config.max_batch_size)
         for option, on in (("cuda_graphs", compute.cuda_graphs), ("pinned_memory", compute.pinned_memory)):
@@ -116,11 +115,20 @@ def _compile(name: str, config: ModelConfig, module: torch.nn.Module, device: to
     module.compile(mode=config.compute.compile, dynamic=True)
 
 
-def _autocast(
-    forward: Callable[[Any], Any], device: torch.device, dtype: torch.dtype, cache: bool
+def autocast_of(
+    config: ModelConfig, forward: Callable[[Any], Any], device: torch.device
 ) -> Callable[[Any], Any]:
+    """`forward`, or a step, within what `compute.autocast` says."""
+    if config.compute.autocast is None:
+        return forward
+    dtype, cache = DTYPES[config.compute.autocast], not config.compute.cuda_graphs
+
     def within(batch: Any) -> Any:
         with torch.autocast(device.type, dtype=dtype, cache_enabled=cache):
             return forward(batch)
 
     return within
+
+
+def _no_forward(batch: Any) -> Any:
+    raise ModelFault("this model only generates; it has no forward")

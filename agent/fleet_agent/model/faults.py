@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+import torch
+
 # What a model raises to say that the input is at fault.
 INPUT_ERRORS = (ValueError, TypeError, KeyError)
 
@@ -31,3 +33,15 @@ def place(error: BaseException, folder: Path) -> str:
     inside = str(folder.resolve())
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(inside)]
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """The device's memory, or the machine's, didn't hold it: with less to compute it might."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def breaks(error: BaseException) -> bool:
+    """CUDA errors other than memory stay: every later call in this process fails too."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)

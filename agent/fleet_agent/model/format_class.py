@@ -1,4 +1,4 @@
-"""Format `class`: the user's class with `load` and `forward`."""
+"""Format `class`: the user's class with `load` and `forward`, or what makes it a generator instead."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fleet_agent.model.faults import ModelFault, place, said
+from fleet_agent.model.generator import can_generate
 from fleet_agent.model.source import class_of
 from fleet_wire.agent import ModelConfig
 
@@ -17,7 +18,8 @@ def instance_of(config: ModelConfig, device: torch.device) -> Any:
     """Constructed and loaded. Raises ModelFault."""
     name = f"model {config.name}"
     cls = class_of(config)
-    missing = [method for method in ("load", "forward") if not callable(getattr(cls, method, None))]
+    wanted = ("load",) if can_generate(cls) else ("load", "forward")
+    missing = [method for method in wanted if not callable(getattr(cls, method, None))]
     if missing:
         raise ModelFault(
             f"{name}: {config.entrypoint} has no method {' and no '.join(missing)}; see docs/models.md"

@@ -11,6 +11,7 @@ import torch
 from fleet_agent.model.batch import Inputs
 from fleet_agent.model.compute import Prepared
 from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, said
+from fleet_agent.model.generator import Generates, Generator, can_generate
 from fleet_agent.model.rows import rows_of
 from fleet_agent.payload import Payload, Rows, count_of, instances_of, is_finite
 from fleet_agent.tensors import TensorMetadata, checked_metadata
@@ -41,6 +42,12 @@ class LoadedModel:
         self.embeddings = bool(getattr(instance, "embeddings", False))
         self._inputs = Inputs(self.inputs, device, config.compute.pinned_memory)
         self._forward = Prepared(config, instance, device)
+        self.predicts = has_forward(instance)
+        self.generator = Generator(config, instance, device) if can_generate(instance) else None
+
+    @property
+    def generates(self) -> Generates | None:
+        return None if self.generator is None else self.generator.generates
 
     def run(self, payload: Payload) -> Result:
         """One batch. Raises InputFault, ModelFault, or whatever the model's `forward` raises."""
@@ -64,11 +71,20 @@ class LoadedModel:
         return None if counter is None else int(sum(counter(instances_of(payload))))
 
     def warm_up(self) -> int:
-        """Run what the model's `warmup` gives, alone and as a full batch; answers how many instances that were."""
+        """Run what the model's `warmup` gives, alone and as a full batch; answers how many instances that were.
+
+        Of a model that generates, what has "messages" is taken for a chat request, and all of it where it has no
+        `forward`.
+        """
         maker = getattr(self.instance, "warmup", None)
         if maker is None:
             return 0
         instances = list(maker())
+        if self.generator is not None:
+            requests = [each for each in instances if not self.predicts or _is_chat(each)]
+            instances = [each for each in instances if self.predicts and not _is_chat(each)]
+            if requests:
+                self.generator.warm_up(requests, self.config.max_batch_size)
         if not instances:
             return 0
         size = self.config.max_batch_size
@@ -90,6 +106,16 @@ class LoadedModel:
             return own(instances)
         except INPUT_ERRORS as error:
             raise _blamed(instances, own, error) from error
+
+
+def has_forward(instance: Any) -> bool:
+    """Whether it computes batches; a module that only generates has torch's own `forward`, which raises."""
+    own = getattr(type(instance), "forward", None)
+    return callable(getattr(instance, "forward", None)) and own is not torch.nn.Module.forward
+
+
+def _is_chat(instance: Any) -> bool:
+    return isinstance(instance, dict) and "messages" in instance
 
 
 def _blamed(instances: list[Any], own: Any, error: Exception) -> InputFault:

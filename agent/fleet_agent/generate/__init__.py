@@ -1,0 +1,1 @@
+"""Text that comes piece by piece: which sequences take part in a step, and what becomes of the pieces."""
