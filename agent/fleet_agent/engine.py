@@ -205,7 +205,8 @@ class Engine:
             for name, model in self.models.items()
         ]
         models += [engine.status(not self.draining) for engine in self.outside.values()]
-        counters = [model.counters for model in (*self.models.values(), *self.outside.values())]
+        counters = [model.counters for model in self.models.values()]
+        counters += [engine.counters for engine in self.outside.values()]
         return AgentStatus(
             fleet=self.config.fleet,
             host=self.config.host,

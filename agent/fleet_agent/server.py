@@ -105,10 +105,12 @@ class Front:
         try:
             try:
                 self.authorise(call.path, call.headers)
+                if self.engine.outside and await self._outside(call, scope, send):
+                    return
                 work = self.inference.route(call.path) if call.method == "POST" else None
                 if work is None:
                     scope["fleet.call"] = call
-                    await self._app(scope, receive, _identified(send, call))
+                    await self._app(scope, call.receive, _identified(send, call))
                     return
                 reply = await answered(self.engine, call, work)
             except Refusal as refusal:
@@ -122,6 +124,15 @@ class Front:
             await _send(reply, call, send)
         finally:
             self.ends()
+
+
+    async def _outside(self, call: Call, scope: MutableMapping[str, Any], send: Send) -> bool:
+        """Whether the call was for an outside engine, and is answered. Raises Refusal, ClientGone."""
+        has_token = self._token is not None
+        reply = await self.engine.outside.answer(call, scope, send, self.engine.draining, has_token)
+        if isinstance(reply, Reply):
+            await _send(reply, call, send)
+        return reply is not False
 
 
 def broken(request_id: bytes, what: str) -> Reply:
@@ -205,10 +216,9 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
     @app.get("/v1/models", tags=["V1"], summary="The models, in OpenAI's form and KServe's")
     async def models() -> dict[str, Any]:
         created = int(engine.started_at)
-        data = [
-            {"id": n, "object": "model", "created": created, "owned_by": "fleetctl"} for n in engine.models
-        ]
-        return {"object": "list", "data": data, "models": list(engine.models)}
+        names = [*engine.models, *engine.outside]
+        data = [{"id": n, "object": "model", "created": created, "owned_by": "fleetctl"} for n in names]
+        return {"object": "list", "data": data, "models": names}
 
     @app.get("/v1/models/{name:path}", tags=["V1"], summary="Whether a model is ready")
     async def model(name: str) -> dict[str, Any]:
