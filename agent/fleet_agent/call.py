@@ -120,10 +120,9 @@ def _too_large() -> Refusal:
     )
 
 
-def deadline_of(headers: Headers, arrived: float) -> float | None:
-    """When the answer must be there, on the clock of `arrived`, by `x-request-timeout-ms`; None without one.
-
-    Raises Refusal `bad_request`.
+def deadline_of(headers: Headers, arrived: float | None = None) -> float | None:
+    """When the answer must be there, by `x-request-timeout-ms` after `arrived` (time.monotonic(); None: now); None
+    without that header. Raises Refusal `bad_request`.
     """
     raw = headers.get(b"x-request-timeout-ms")
     if raw is None:
@@ -137,7 +136,7 @@ def deadline_of(headers: Headers, arrived: float) -> float | None:
         raise Refusal(
             "bad_request", f"x-request-timeout-ms is milliseconds between 0 and a day, not {text!r}"
         )
-    return arrived + timeout_ms / 1000.0
+    return (time.monotonic() if arrived is None else arrived) + timeout_ms / 1000.0
 
 
 def priority_of(headers: Headers) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -26,7 +27,8 @@ from fleet_agent.server import Front, broken
 from fleet_wire.refusal import Refusal
 
 _BODY_TIMEOUT_S = 60.0
-_ROUTES = 1024
+_HEADS = 1024
+_LONGEST_HEAD = 2048
 _STARTS = 256
 
 
@@ -51,17 +53,29 @@ class Starts:
         return start
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A head that was read, whose caller may, and who understands the body behind it."""
+
+    head: Head
+    work: Work
+
+
 class HotProtocol(HttpToolsProtocol):
-    """One connection. `front` is set by `protocol_for`."""
+    """One connection. `front` is set by `protocol_for`.
+
+    `known`: heads by their bytes. A client sends the same one again and again, and what was decided about it holds.
+    """
 
     front: Front
-    routes: dict[bytes, Work | None]
+    known: dict[bytes, Known]
     starts: Starts
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parsing = False  # the parser has seen the beginning of a message and not its end
         self._head: Head | None = None  # of the call that is in work here
+        self._work: Work | None = None  # and who understands its body
         self._ticket: Ticket | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
@@ -127,32 +141,49 @@ class HotProtocol(HttpToolsProtocol):
     # The short way
 
     def _begin(self, data: bytes) -> None:
-        head = read(data)
-        work = None if head is None else self._work(head.path)
-        if head is None or work is None or head.length > MAX_BODY:
-            self._feed(data)
-            return
+        end = data.find(b"\r\n\r\n") + 4
+        known = self.known.get(data[:end])
+        if known is None:
+            try:
+                known = self._read(data)
+            except Refusal:  # of a caller who may not: said by the front, which looks again
+                known = None
+            if known is None:
+                self._feed(data)
+                return
+        head = known.head
         self.front.begins()
         self._head = head
-        body = data[head.end :]
+        body = data[end:]
+        if len(body) == head.length:
+            self._ask(head, known.work, body)
+            return
         if len(body) < head.length:
+            self._work = known.work
             self._pieces = [body]
             self._missing = head.length - len(body)
             self._idle_since = time.monotonic()
             return
-        if len(body) > head.length:
-            self._behind = body[head.length :]
-            body = body[: head.length]
-        self._ask(head, work, body)
+        self._behind = body[head.length :]
+        self._ask(head, known.work, body[: head.length])
 
-    def _work(self, path: bytes) -> Work | None:
-        try:
-            return self.routes[path]
-        except KeyError:
-            if len(self.routes) >= _ROUTES:
-                self.routes.clear()
-            work = self.routes[path] = self.front.inference.route(path.decode())
-            return work
+    def _read(self, data: bytes) -> Known | None:
+        """None: not an ordinary call to a model. Raises Refusal `unauthorized`."""
+        head = read(data)
+        if head is None or head.length > MAX_BODY:
+            return None
+        path = head.path.decode()
+        work = self.front.inference.route(path)
+        if work is None:
+            return None
+        self.front.authorise(path, head.headers)
+        known = Known(head, work)
+        # A head with a number of its own doesn't come again.
+        if head.end <= _LONGEST_HEAD and b"x-request-id" not in head.headers:
+            if len(self.known) >= _HEADS:
+                self.known.clear()
+            self.known[data[: head.end]] = known
+        return known
 
     def _more(self, data: bytes) -> None:
         """Another piece of the body."""
@@ -165,9 +196,8 @@ class HotProtocol(HttpToolsProtocol):
         if not self._missing:
             body, self._pieces = b"".join(self._pieces), []
             assert self._head is not None
-            work = self._work(self._head.path)
-            assert work is not None
-            self._ask(self._head, work, body)
+            assert self._work is not None
+            self._ask(self._head, self._work, body)
 
     def _keep(self, data: bytes) -> None:
         """What comes before the call in work is answered."""
@@ -178,9 +208,8 @@ class HotProtocol(HttpToolsProtocol):
     def _ask(self, head: Head, work: Work, body: bytes) -> None:
         headers = head.headers
         try:
-            self.front.authorise(head.path.decode(), headers)
             asked = work(headers, body)
-            deadline = deadline_of(headers, time.monotonic())
+            deadline = deadline_of(headers)
 
             def ended(outcome: Answer | Refusal) -> None:
                 self._ticket = None
@@ -261,4 +290,4 @@ class HotProtocol(HttpToolsProtocol):
 
 def protocol_for(front: Front) -> type[HotProtocol]:
     """uvicorn constructs its protocols itself, from a class: this one's connections belong to `front`."""
-    return type("FrontProtocol", (HotProtocol,), {"front": front, "routes": {}, "starts": Starts()})
+    return type("FrontProtocol", (HotProtocol,), {"front": front, "known": {}, "starts": Starts()})
