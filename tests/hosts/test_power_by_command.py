@@ -72,7 +72,7 @@ def vm(request: pytest.FixtureRequest, fleet_of: FleetOf, state: Path, hyperviso
     if request.param == "over ssh":
         entries = [request.getfixturevalue("host").entry()]
     power = hypervisor.power("h1" if entries else None)
-    entries.append({"name": "vm1", "address": "192.0.2.9", "power": power})
+    entries.append({"name": "vm1", "address": "127.9.9.9", "ssh": {"port": 1}, "power": power})
     with Machines(fleet_of(entries), state) as machines:
         yield machines.machine("vm1")
 
@@ -137,7 +137,7 @@ def test_a_hypervisor_that_is_down_is_named(
 ) -> None:
     entry: dict[str, Any] = host.entry()
     entry["ssh"]["connect_timeout"] = "1s"
-    vm = {"name": "vm1", "address": "192.0.2.9", "power": hypervisor.power("h1")}
+    vm = {"name": "vm1", "address": "127.9.9.9", "ssh": {"port": 1}, "power": hypervisor.power("h1")}
     with Machines(fleet_of([entry, vm]), state) as machines:
         host.kill()
         with pytest.raises(HostFailure) as caught:
@@ -172,8 +172,8 @@ def test_libvirts_test_driver_over_ssh(host: Host, fleet_of: FleetOf, state: Pat
     }
     entries = [
         host.entry(),
-        {"name": "test", "address": "192.0.2.9", "power": power},
-        {"name": "nosuch", "address": "192.0.2.10", "power": power},
+        {"name": "test", "address": "127.9.9.9", "ssh": {"port": 1}, "power": power},
+        {"name": "nosuch", "address": "127.9.9.10", "ssh": {"port": 1}, "power": power},
     ]
     with Machines(fleet_of(entries), state) as machines:
         assert machines.machine("test").powered() is True

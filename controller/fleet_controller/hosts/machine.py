@@ -15,12 +15,14 @@ from fleet_controller import failpoint
 from fleet_controller.hosts.errand import run_errand
 from fleet_controller.hosts.failure import printable
 from fleet_controller.hosts.local import LocalTransport
-from fleet_controller.hosts.power import CommandPower, NoPower, Power
+from fleet_controller.hosts.power import Power, Reading, make_power
+from fleet_controller.hosts.power.wol import Sign
 from fleet_controller.hosts.release import Release
 from fleet_controller.hosts.ssh import SshTransport
 from fleet_controller.hosts.ssh_connection import Connections
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec, HostSpec, ModelSpec
+from fleet_controller.spec.command import CommandSpec
 from fleet_controller.spec.weights import TensorSpec
 from fleet_wire.agent import (
     AgentConfig,
@@ -30,6 +32,7 @@ from fleet_wire.agent import (
     TensorConfig,
     WeightsFile,
 )
+from fleet_wire.command import CommandConfig, MetricNames
 
 # The agent listens before it loads its models; what takes long until then is importing torch from a cold disk.
 LISTEN_TIMEOUT_S = 120.0
@@ -37,6 +40,8 @@ ENVIRONMENT_TIMEOUT_S = 3600.0
 # Slower than this a transfer is given up: 1 MB/s and a minute.
 _SLOWEST_BYTES_PER_S = 1e6
 _KEEP_ARCHIVE_S = 3600.0
+# A machine that is off does not answer; asking it must not cost much.
+RING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,10 @@ class Machine:
         )
         return f"http://{_bracketed(address)}:{port}"
 
+    def power_status(self) -> Reading:
+        """What its power control says now; unknown with the reason where that can't be asked. Never raises."""
+        return self._power.status()
+
     def powered(self) -> bool | None:
         """None: this machine has no power control."""
         return self._power.powered()
@@ -236,6 +245,28 @@ def _model_config(model: ModelSpec) -> ModelConfig:
         max_queue_size=model.batching.max_queue_size,
         device_memory_bytes=model.device_memory_bytes,
         options=model.options,
+        runtime=model.runtime,
+        command=None if model.command is None else _command(model.command),
+    )
+
+
+def _command(command: CommandSpec) -> CommandConfig:
+    metrics = command.metrics
+    return CommandConfig(
+        argv=list(command.argv),
+        env=command.env,
+        folder=command.folder,
+        port=command.port,
+        health=command.health,
+        health_interval_s=command.health_interval,
+        paths=list(command.paths),
+        served_name=command.served_name,
+        max_in_flight=command.max_in_flight,
+        start_timeout_s=command.start_timeout,
+        hang_timeout_s=command.hang_timeout,
+        stop_signal=command.stop_signal,
+        stop_grace_s=command.stop_grace,
+        metrics=None if metrics is None else MetricNames(**metrics.model_dump()),
     )
 
 
@@ -245,6 +276,20 @@ def _tensor(tensor: TensorSpec) -> TensorConfig:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+class Bell:
+    """Whether a machine itself answers, asked at its SSH port without logging in."""
+
+    def __init__(self, connections: Connections, host: HostSpec) -> None:
+        self._connections = connections
+        self._host = host
+
+    def ring(self) -> Sign:
+        if self._host.is_local:
+            return "greets"
+        within_s = min(RING_S, self._host.ssh.connect_timeout)
+        return self._connections.to_host(self._host.name).ring(within_s)
 
 
 class Archives:
@@ -294,10 +339,9 @@ class Machines:
         with self._lock:
             if name not in self._machines:
                 host = self._spec.host(name)
-                power: Power = NoPower(name)
-                if host.power.driver == "command":
-                    power = CommandPower(host, self._power_transport(host))
-                self._machines[name] = Machine(self._spec, host, self._transport(host), power, self._archives)
+                own = self._transport(host)
+                power = make_power(host, self._power_transport(host), own, Bell(self._connections, host))
+                self._machines[name] = Machine(self._spec, host, own, power, self._archives)
             return self._machines[name]
 
     def _transport(self, host: HostSpec) -> Transport:

@@ -131,6 +131,8 @@ def _in_memory(path: str, data: bytes) -> ReleaseFile:
 
 def _folder_files(model: ModelSpec) -> Iterator[ReleaseFile]:
     base = model.source
+    if base is None:
+        return
     if not base.is_dir():
         raise _unpackable(model, f"its source {base} is not a folder")
     for folder, names, file_names in os.walk(base):

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import paramiko
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
@@ -129,6 +130,27 @@ class SshConnection:
                 self._transport = None
             self._transport = self._connect()
             return self._transport, True
+
+    def ring(self, within_s: float) -> Literal["greets", "alive", "silent"]:
+        """Whether the server greets, something else of the machine answers, or nothing does. Nobody logs in there.
+
+        Raises HostFailure where that can't be known: no address, or a jump host that is not reached.
+        """
+        until = time.monotonic() + within_s
+        try:
+            stream = self._stream(until)
+        except HostFailure as failure:
+            if failure.kind in ("dns", "jump"):
+                raise
+            refused = failure.kind == "refused" and (self.jump is None or "refused" in failure.cause.lower())
+            return "alive" if refused else "silent"
+        try:
+            stream.settimeout(max(0.1, until - time.monotonic()))
+            return "greets" if stream.recv(4) == b"SSH-" else "alive"
+        except (OSError, EOFError, paramiko.SSHException):
+            return "alive"
+        finally:
+            stream.close()
 
     def drop(self, transport: paramiko.Transport | None = None) -> None:
         """Close the connection (only if it still is `transport`, where given)."""

@@ -10,10 +10,11 @@ from fleet_controller.spec.balancer import (
     TlsSpec,
 )
 from fleet_controller.spec.fleet import TIERS, ControllerSpec, FleetSpec, PoolSpec, UnknownName
-from fleet_controller.spec.host import AgentSpec, HostSpec, InstallSpec, PowerSpec, SshSpec
+from fleet_controller.spec.host import AgentSpec, HostSpec, InstallSpec, SshSpec
 from fleet_controller.spec.loading import load
 from fleet_controller.spec.model import Batching, ModelSpec
 from fleet_controller.spec.policy import load_scaling
+from fleet_controller.spec.power import PowerSpec
 from fleet_controller.spec.problem import Problem, SpecError
 from fleet_controller.spec.scaling import (
     Condition,

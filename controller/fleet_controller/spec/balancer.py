@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from fleet_controller.spec.address import Endpoint, Listen, endpoint
 from fleet_controller.spec.duration import Duration, PositiveDuration
-from fleet_controller.spec.host import LocalPath, home
+from fleet_controller.spec.localpath import LocalPath, home
 from fleet_controller.spec.part import Part, Text
 from fleet_controller.spec.share import Share
 from fleet_controller.spec.size import Size

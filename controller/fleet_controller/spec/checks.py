@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from fleet_controller.spec.address import Endpoint
-from fleet_controller.spec.draft import Draft, Entry, Findings, ModelDraft, PoolDraft, quoted
-from fleet_controller.spec.host import HostSpec
+from fleet_controller.spec.draft import Draft, Findings, ModelDraft, PoolDraft, quoted
+from fleet_controller.spec.power_checks import check_power
 from fleet_controller.spec.problem import Steps
 from fleet_controller.spec.ranges import RangeError, expand, has_range
 from fleet_controller.spec.scaling import ScalingSpec
@@ -25,7 +25,7 @@ def check(draft: Draft, found: Findings, folder: Path) -> None:
     _machines_once(draft, found)
     _local_hosts(draft, found)
     _jumps(draft, found)
-    _power(draft, found)
+    check_power(draft, found)
     _models(draft, found)
     _pool_hosts(draft, found)
     _pool_models(draft, found)
@@ -110,7 +110,7 @@ def _jumps(draft: Draft, found: Findings) -> None:
             jump = host.ssh.jump
             if host.is_local or jump is None:
                 continue
-            steps = _where(entry, "ssh", "jump")
+            steps = entry.where("ssh", "jump")
             if jump not in hosts:
                 if jump in known:  # its own entry is wrong, which was said
                     continue
@@ -146,60 +146,6 @@ def _jumps(draft: Draft, found: Findings) -> None:
                 break
 
 
-def _power(draft: Draft, found: Findings) -> None:
-    hosts = draft.entry_of()
-    for entry in draft.entries:
-        written = entry.written
-        if written is None or not entry.hosts or written.is_local:
-            continue
-        host = entry.hosts[0]
-        given = draft.file.defaults.power.model_fields_set | written.power.model_fields_set
-        block: Steps = (*entry.steps, "power") if written.power.model_fields_set else ("defaults", "power")
-        missing = [key for key in ("on", "off", "status") if not getattr(host.power, key)]
-        if host.power.driver == "command" and missing:
-            found.add(
-                block,
-                f"driver: command needs on, off and status; {' and '.join(missing)} "
-                f"{'is' if len(missing) == 1 else 'are'} missing",
-                key=True,
-                needs=[(*at, key) for key in missing for at in (block, ("defaults", "power"))],
-            )
-        elif "driver" not in given and len(missing) < 3:
-            needs = [(*block, "driver"), ("defaults", "power", "driver")]
-            found.add(block, 'has commands but no driver; write "driver: command"', key=True, needs=needs)
-        for host in entry.hosts:
-            if host.power.driver == "command" and host.power.via is not None:
-                _via(host, entry, hosts, draft, found)
-
-
-def _via(
-    host: HostSpec, entry: Entry, hosts: dict[str, tuple[Entry, HostSpec]], draft: Draft, found: Findings
-) -> None:
-    via = host.power.via or ""
-    steps = _where(entry, "power", "via")
-    if via not in hosts:
-        if draft.complete_hosts and via not in draft.host_names():
-            hint = found.did_you_mean(via, hosts) or "add it to hosts"
-            found.add(steps, f'"{via}" is not a host of the inventory; {hint}')
-        return
-    way = [host.name]
-    while len(way) <= _MOST_JUMPS + 1 and way[-1] in hosts:
-        power = hosts[way[-1]][1].power
-        if power.driver != "command" or power.via is None:
-            return
-        way.append(power.via)
-        if power.via == host.name:
-            circle = " -> ".join(way[:6])
-            found.add(steps, f"goes in a circle: {circle}; a host that is off cannot switch itself on")
-            return
-
-
-def _where(entry: Entry, block: str, key: str) -> Steps:
-    """Where a host's value comes from: the host's own block, or that of `defaults`."""
-    own = entry.written is not None and key in getattr(entry.written, block).model_fields_set
-    return (*entry.steps, block, key) if own else ("defaults", block, key)
-
-
 def _models(draft: Draft, found: Findings) -> None:
     served = {name for pool in draft.pools for name in pool.spec.models}
     sure = draft.complete_pools and not any(
@@ -207,8 +153,8 @@ def _models(draft: Draft, found: Findings) -> None:
         for pool in draft.pools
     )
     for model in draft.models:
-        if not found.broken((*model.steps, "source")):
-            _source(model, found)
+        if model.spec.source is not None and not found.broken((*model.steps, "source")):
+            _source(model, model.spec.source, found)
         if model.spec.name not in served and sure:
             found.add(
                 (*model.steps, "name"),
@@ -216,8 +162,8 @@ def _models(draft: Draft, found: Findings) -> None:
             )
 
 
-def _source(model: ModelDraft, found: Findings) -> None:
-    folder, at = model.spec.source, (*model.steps, "source")
+def _source(model: ModelDraft, folder: Path, found: Findings) -> None:
+    at: Steps = (*model.steps, "source")
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         found.add(at, f"the folder {folder} {what}; write the path from the folder of this file")
@@ -432,7 +378,7 @@ def _listeners(draft: Draft, found: Findings) -> None:
             for what, other in (("listen", listen), ("admin", admin)):
                 if host.is_local and _clash(own, other):
                     found.add(
-                        _where(entry, "agent", "port"),
+                        entry.where("agent", "port"),
                         f'"{host.name}" would listen where balancer.{what} does ({other}); write 0',
                     )
 

@@ -77,6 +77,11 @@ class Entry:
     hosts: tuple[HostSpec, ...] = ()
     names: Sequence[str] = ()
 
+    def where(self, block: str, key: str) -> Steps:
+        """Where a host's value comes from: the host's own block, or that of `defaults`."""
+        own = self.written is not None and key in getattr(self.written, block).model_fields_set
+        return (*self.steps, block, key) if own else ("defaults", block, key)
+
 
 @dataclass
 class PoolDraft:

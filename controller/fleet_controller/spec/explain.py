@@ -19,7 +19,7 @@ from fleet_controller.spec.problem import Steps, written
 
 MOST_PROBLEMS = 100
 # Values under these keys may hold passwords and tokens: never shown.
-_QUIET = {"options", "pip_args", "state"}
+_QUIET = {"options", "env", "pip_args", "state"}
 # What people call things elsewhere.
 _OTHER_WORDS = {
     "ip": "address",
@@ -122,6 +122,8 @@ def places(model: type[BaseModel] = FleetFile, at: str = "") -> Iterator[tuple[s
 
 def _unknown_key(key: str, known: dict[str, str], steps: Steps) -> tuple[str, str | None]:
     if key.lower() in _NO_PASSWORDS and "user" in known:
+        if "password_file" in known:
+            return "unknown key; no password belongs into this file, use password_file or password_env", None
         return "unknown key; passwords are not supported, use identity_file or an SSH agent", None
     plain = key.lower().replace("-", "_")
     near = difflib.get_close_matches(plain, known, 1, 0.8)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field
 
 from fleet_controller.spec.address import (
     BindAddress,
@@ -22,48 +20,10 @@ from fleet_controller.spec.address import (
     user,
 )
 from fleet_controller.spec.duration import Duration, PositiveDuration
+from fleet_controller.spec.localpath import LocalPath
 from fleet_controller.spec.part import Part, Text
+from fleet_controller.spec.power import PowerSpec
 from fleet_controller.spec.size import Size
-
-_POWER_LATER = ("libvirt", "redfish", "ipmi", "wol", "proxmox")
-_LIBVIRT = 'on: [virsh, start, "{name}"]'
-
-
-def home(value: Path) -> Path:
-    """`value` with ~ expanded. Raises ValueError for the home of an unknown user."""
-    try:
-        return value.expanduser()
-    except RuntimeError:
-        raise ValueError(
-            f'"{str(value)[:70]}" names the home of a user that this machine does not have'
-        ) from None
-
-
-def _argv(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            words = shlex.split(value)
-        except ValueError:
-            words = value.split()
-        raise ValueError(f"is one text; write the command as a list of its words: {json.dumps(words)}")
-    return value
-
-
-def _driver(value: object) -> object:
-    if isinstance(value, str) and value.lower() in _POWER_LATER:
-        raise ValueError(
-            f'"{value}" is not available yet; use "driver: command" with on, off and status, '
-            f"as {_LIBVIRT} for libvirt"
-        )
-    return value
-
-
-def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return value
 
 
 def _jump(value: str) -> str:
@@ -102,10 +62,6 @@ def program(value: str) -> str:
     return value
 
 
-Argv = Annotated[tuple[Text, ...], BeforeValidator(_argv)]
-LocalPath = Annotated[Path, AfterValidator(home), WithJsonSchema({"type": "string"})]
-
-
 class SshSpec(Part):
     """How a host is reached."""
 
@@ -131,28 +87,6 @@ class SshSpec(Part):
     keepalive: Duration = Field(
         default=15.0, description="How often an idle connection is proved alive; 0: never."
     )
-
-
-class PowerSpec(Part):
-    """How a host is switched on and off. In commands, {name} and {address} stand for the host's own."""
-
-    driver: Annotated[Literal["none", "command"], BeforeValidator(_driver)] = Field(
-        default="none", description='"none": the host is always on. "command": the commands below switch it.'
-    )
-    on: Argv = Field(default=(), description='Command that switches it on, as [virsh, start, "{name}"].')
-    off: Argv = Field(default=(), description='Command that switches it off, as [virsh, shutdown, "{name}"].')
-    status: Argv = Field(
-        default=(), description='Command that prints its state, as [virsh, domstate, "{name}"].'
-    )
-    via: str | None = Field(
-        default=None, description="Host of the inventory on which the commands run; none: this machine."
-    )
-    status_on: Annotated[str, AfterValidator(_regex)] = Field(
-        default=r"(?i)\b(on|running|up|active)\b",
-        description="Regular expression found in the output of status when the host is on.",
-    )
-    boot_timeout: PositiveDuration = Field(default=300.0, description="How long switching on may take.")
-    off_timeout: PositiveDuration = Field(default=120.0, description="How long switching off may take.")
 
 
 class AgentSpec(Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,12 @@ from fleet_controller.spec.address import address, name
 from fleet_controller.spec.checks import check
 from fleet_controller.spec.draft import Draft, Entry, Findings, ModelDraft, PoolDraft
 from fleet_controller.spec.fleet import FleetFile, FleetSpec, PoolSpec
-from fleet_controller.spec.host import AgentSpec, Defaults, HostSpec, InstallSpec, PowerSpec, SshSpec
+from fleet_controller.spec.host import AgentSpec, Defaults, HostSpec, InstallSpec, SshSpec
 from fleet_controller.spec.model import ModelSpec
 from fleet_controller.spec.part import Part
+from fleet_controller.spec.power import PowerSpec
 from fleet_controller.spec.problem import Problem, SpecError, Steps
-from fleet_controller.spec.ranges import MOST, RangeError, expand
+from fleet_controller.spec.ranges import MOST, RangeError, expand, has_range
 
 P = TypeVar("P", bound=Part)
 
@@ -76,7 +78,7 @@ def _draft(value: dict[str, Any], found: Findings, path: Path) -> Draft | None:
         steps: Steps = ("models", number)
         model = _salvage(ModelSpec, item, steps, found)
         if model is not None:
-            source = _absolute(folder / model.source)
+            source = None if model.source is None else _absolute(folder / model.source)
             draft.models.append(ModelDraft(steps, model.model_copy(update={"source": source})))
         written = model.name if model is not None else _name(item)
         draft.model_names.add(written or "")
@@ -195,7 +197,7 @@ def _expand(
                 found.add(at, str(error))
                 return ()
     ssh = _absolute_files(_merged(defaults.ssh, written.ssh), folder)
-    power = _merged(defaults.power, written.power)
+    power = _absolute_secrets(_merged(defaults.power, written.power), folder)
     agent = _merged(defaults.agent, written.agent)
     install = _merged(defaults.install, written.install)
     if written.is_local:
@@ -208,18 +210,19 @@ def _expand(
         install = install.model_copy(update={"interpreter": interpreter})
         power = written.power
     common = {"agent": agent, "install": install}
-    named = any("{" in word for words in (power.on, power.off, power.status) for word in words)
+    named = _named(power) or power.via
+    bmcs = _bmcs(power, len(names))
     return tuple(
         written.model_copy(
             update={
                 "name": host,
                 "address": at,
                 "ssh": _own_way(ssh, written.ssh, host),
-                "power": _own_power(power, written.power, host, at) if named or power.via else power,
+                "power": _own_power(power, written.power, host, at, bmc) if named else power,
                 **common,
             }
         )
-        for host, at in zip(names, addresses, strict=True)
+        for host, at, bmc in zip(names, addresses, bmcs, strict=True)
     )
 
 
@@ -247,13 +250,42 @@ def _own_way(ssh: SshSpec, own: SshSpec, host: str) -> SshSpec:
     return ssh
 
 
-def _own_power(power: PowerSpec, own: PowerSpec, host: str, at: str) -> PowerSpec:
-    """Commands with the host's name and address in place; a hypervisor does not switch itself."""
+def _absolute_secrets(power: PowerSpec, folder: Path) -> PowerSpec:
+    files = {key: getattr(power, key) for key in ("password_file", "ca_file")}
+    found = {key: _absolute(folder / path) for key, path in files.items() if path is not None}
+    return power.model_copy(update=found) if found else power
+
+
+_COMMANDS = ("on", "off", "force_off", "status")
+
+
+def _named(power: PowerSpec) -> bool:
+    """Whether anything in it differs from host to host."""
+    words = [word for key in _COMMANDS for word in getattr(power, key)]
+    return any("{" in word or "[" in word for word in (*words, power.domain, power.bmc or ""))
+
+
+def _bmcs(power: PowerSpec, hosts: int) -> Sequence[str | None]:
+    """The BMC of each host; a range stands for as many. One of another size stays as it is: see power_checks."""
+    if power.bmc is not None and hosts > 1 and has_range(power.bmc):
+        try:
+            bmcs = expand(power.bmc)
+        except RangeError:
+            bmcs = []
+        if len(bmcs) == hosts:
+            return bmcs
+    return [power.bmc] * hosts
+
+
+def _own_power(power: PowerSpec, own: PowerSpec, host: str, at: str, bmc: str | None) -> PowerSpec:
+    """What is the host's alone, with its name and address in place; a hypervisor does not switch itself."""
     if power.via == host and "via" not in own.model_fields_set:
         return own
+
+    def filled(text: str) -> str:
+        return text.replace("{name}", host).replace("{address}", at)
+
+    commands = {key: tuple(filled(word) for word in getattr(power, key)) for key in _COMMANDS}
     return power.model_copy(
-        update={
-            key: tuple(word.replace("{name}", host).replace("{address}", at) for word in getattr(power, key))
-            for key in ("on", "off", "status")
-        }
+        update={**commands, "domain": filled(power.domain), "bmc": None if bmc is None else filled(bmc)}
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fleet_controller.spec.address import Name
-from fleet_controller.spec.host import LocalPath
+from fleet_controller.spec.command import CommandSpec
+from fleet_controller.spec.localpath import LocalPath
 from fleet_controller.spec.part import Part
 from fleet_controller.spec.size import Size
 from fleet_controller.spec.weights import Compute, Format, TensorSpec, WeightsSpec
 
+_OF_TORCH = ("format", "entrypoint", "weights", "inputs", "outputs", "compute", "options")
 Scalar = str | int | float | bool | None
 _ENTRYPOINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -62,11 +64,18 @@ class Batching(Part):
 
 
 class ModelSpec(Part):
-    """A model: a folder, and what in it answers requests: a class, or a program without one."""
+    """A model: a folder, and what in it answers requests: a class, or a program without one; or an outside engine."""
 
     name: Name = Field(description="Name under which clients ask for it.")
     version: Name = Field(default="1", description="Version, reported to clients.")
-    source: LocalPath = Field(description="Folder with the code, from this file's folder.")
+    source: LocalPath | None = Field(
+        default=None, description="Folder with the code, from this file's folder; an engine may have none."
+    )
+    runtime: Literal["torch", "command"] = Field(
+        default="torch",
+        description='"command": an outside engine, an HTTP inference server that command starts.',
+    )
+    command: CommandSpec | None = Field(default=None, description="How an outside engine is run.")
     format: Format = Field(
         default="class",
         description='What it is: "class" with load and forward; "safetensors": a torch.nn.Module and its weights; '
@@ -103,7 +112,34 @@ class ModelSpec(Part):
     ] = Field(default={}, repr=False, description="Handed to the class's load(): KEY: VALUE.")
 
     @model_validator(mode="after")
+    def _fits_its_runtime(self) -> ModelSpec:
+        if self.runtime == "torch":
+            if self.command is not None:
+                raise ValueError("has a command; write runtime: command too, or leave it out")
+            if self.source is None:
+                raise ValueError(
+                    '"source" is missing; add it (folder with the code, from this file\'s folder)'
+                )
+            return self
+        if self.command is None:
+            raise ValueError(
+                "runtime: command has no command; add it, as command: {argv: [vllm, serve, ...]}"
+            )
+        given = [name for name in _OF_TORCH if name in self.model_fields_set]
+        if given:
+            raise ValueError(f"an outside engine computes as its command says; leave out {', '.join(given)}")
+        batching = sorted(self.batching.model_fields_set - {"max_queue_size"})
+        if batching:
+            raise ValueError(
+                f"an outside engine makes its own batches; leave out batching.{batching[0]} (command.max_in_flight "
+                "says how many requests it gets)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_its_format(self) -> ModelSpec:
+        if self.runtime == "command":
+            return self
         program = self.format in ("torchscript", "export")
         if not program and not self.entrypoint:
             raise ValueError('has no entrypoint; write "MODULE:CLASS", as "model:MiniLM"')

@@ -73,7 +73,7 @@ def test_the_lines_that_are_turned_off_are_right_too(tmp_path: Path) -> None:
         (tmp_path / "tls" / name).touch()
     loaded = plain(tmp_path / "fleet.yaml")
     spec = load(tmp_path / "fleet.yaml")
-    assert len(spec.hosts) == 3 + 16 + 1
+    assert len(spec.hosts) == 3 + 16 + 1 + 5
     written = set(keys(loaded))
     assert {key for key, _ in places()} <= written
 
