@@ -17,10 +17,16 @@ from fleet_agent import payload as payloads
 from fleet_agent import vitals
 from fleet_agent.area import Placed
 from fleet_agent.batcher import Batch, Finished
+from fleet_agent.capacity import Capacity
 from fleet_agent.crew import Crew, Slot
+from fleet_agent.generate.sequence import Sequence as Generated
+from fleet_agent.generate.sequence import Wish
 from fleet_agent.outside.engines import OutsideEngines
 from fleet_agent.payload import Payload, Rows, count_of
+from fleet_agent.repository import Repository
 from fleet_agent.served import Answer, Ledger, ServedModel, Ticket
+from fleet_agent.stepper import Stepper
+from fleet_agent.stock import model_status
 from fleet_agent.turns import Turns
 from fleet_agent.versions import Versions
 from fleet_wire.agent import AgentConfig, AgentState, AgentStatus, DeviceMemory, ModelStatus
@@ -53,12 +59,17 @@ class Engine:
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._turns = Turns(self.everyone)
+        self._stepper = Stepper(self._turns)
+        self.repository = Repository(
+            self.versions, self.ledger, self._turns, self._crew, self.outside, self._memory
+        )
         self._pump_due = False
         self._submitted = 0  # requests so far
         self._seen = -1  # of them when the sockets were last looked at
         self._gathered_from = 0.0
         self._wake: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._capacity = Capacity(config)
 
     def start(self) -> None:
         """Start the workers; returns at once, see `state`."""
@@ -70,6 +81,9 @@ class Engine:
         self._stopping = True
         for ticket in list(self._tickets.values()):
             self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
+        for model in self.everyone:
+            model.generation.stop(Refusal("unavailable", "this server is stopping", 1.0))
+        await self.repository.stop()
         await asyncio.gather(self._crew.stop(), self.outside.stop())
 
     # Requests
@@ -108,9 +122,15 @@ class Engine:
         self._pump_soon()
         return ticket
 
-    def served(self, model: str) -> ServedModel:
+    def generate(
+        self, served: ServedModel, wish: Wish, deadline: float | None = None, priority: int = 0
+    ) -> Generated:
+        """Queue a sequence, which the caller reads or gives to the model's `generation.abandon`. Raises Refusal."""
+        return served.generation.submit(wish, self._pump_soon, deadline, priority)
+
+    def served(self, model: str, version: str | None = None) -> ServedModel:
         """The model, if it can take requests now. Raises Refusal `not_found` or `unavailable`."""
-        served = self.known(model)
+        served = self.known(model, version)
         if self.draining:
             raise Refusal("unavailable", "this server is draining and takes no new requests", 1.0)
         if served.error is not None:
@@ -120,10 +140,16 @@ class Engine:
                 return served
         raise Refusal("unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0)
 
-    def known(self, model: str) -> ServedModel:
-        """Raises Refusal `not_found`, naming what there is."""
+    def known(self, model: str, version: str | None = None) -> ServedModel:
+        """Who answers to the name, or that version of it. Raises Refusal `not_found`, naming what there is, or
+        `unavailable` for what is to come."""
         served = self.models.get(model)
+        if version is not None and (served is None or version != served.config.version):
+            return self.repository.version(model, version)
         if served is None:
+            absent = self.repository.absent(model)
+            if absent is not None:
+                raise absent
             names = ", ".join(sorted((*self.models, *self.outside))) or "none"
             raise Refusal("not_found", f"there is no model {model!r} here; this server has: {names}")
         return served
@@ -135,7 +161,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._tickets
+        return not self._tickets and not any(model.generation.busy for model in self.everyone)
 
     # What the agent says about itself
 
@@ -170,11 +196,25 @@ class Engine:
             else f"starting the worker of {slot.device}"
         )
 
-    def model_ready(self, name: str) -> bool:
-        model = self.models.get(name)
-        return not self.draining and any(
-            (slot.ready and model in slot.loaded) or slot.recycling for slot in self.slots
+    def ready(self, model: ServedModel | None) -> bool:
+        """Whether it takes requests now."""
+        return (
+            not self.draining
+            and model is not None
+            and model.stage in ("answering", "kept")
+            and any((slot.ready and model in slot.loaded) or slot.recycling for slot in self.slots)
         )
+
+    def model_ready(self, name: str) -> bool:
+        return self.ready(self.models.get(name))
+
+    def beside(self) -> list[ModelStatus]:
+        """The versions that don't answer to their names, and what could not be loaded."""
+        others = [m for m in self.everyone if m.stage != "answering"] + list(self.repository.failed.values())
+        return [self.status_of(model) for model in others]
+
+    def status_of(self, model: ServedModel) -> ModelStatus:
+        return model_status(model, self.ready(model))
 
     def busy_s(self) -> float:
         """How long the devices ran batches since the start, the mean over devices."""
@@ -184,28 +224,25 @@ class Engine:
 
     def device_memory(self) -> DeviceMemory:
         """Of all devices together."""
-        loaded = [m.config for m in self.models.values() if m.traits is not None] + self.outside.loaded()
+        loaded = [m.config for m in self.everyone if m.traits is not None] + self.outside.loaded()
         return vitals.device_memory(self.slots, loaded, self.config.device_memory_total_bytes)
 
+    def _memory(self) -> dict[str, DeviceMemory]:
+        """Of each device that can be asked; else what is declared, out of what may be used."""
+        bound = self.config.device_memory_total_bytes
+        if any(slot.watch for slot in self.slots):
+            return {slot.device: slot.device_memory(bound) for slot in self.slots}
+        return {"the device": self.device_memory()}
+
+    def capacity_rps(self) -> float | None:
+        """Requests/s within the configured latency target, by the learned curves; None without either."""
+        return self._capacity.rps(self.models.values(), time.monotonic())
+
     def status(self, pid: int) -> AgentStatus:
-        models = [
-            ModelStatus(
-                name=name,
-                version=model.config.version,
-                ready=self.model_ready(name),
-                error=model.error,
-                queued=model.batcher.queued,
-                in_flight=model.batcher.in_flight,
-                max_batch_size=model.config.max_batch_size,
-                device_memory_bytes=None if model.traits is None else model.traits.memory_bytes,
-                items=model.counters.items,
-                completed=model.counters.completed,
-                service_curve=model.curve.points(),
-            )
-            for name, model in self.models.items()
-        ]
+        models = [self.status_of(model) for model in self.models.values()]
         models += [engine.status(not self.draining) for engine in self.outside.values()]
-        counters = [model.counters for model in self.models.values()]
+        others = self.beside()
+        counters = list(self.ledger.counters.values())
         counters += [engine.counters for engine in self.outside.values()]
         return AgentStatus(
             fleet=self.config.fleet,
@@ -218,8 +255,9 @@ class Engine:
             state=self.state(),
             error=self.reason() if self.state() in ("failed", "loading") else None,
             models=models,
-            in_flight=sum(model.in_flight for model in models),
-            queued=sum(model.queued for model in models),
+            beside=others,
+            in_flight=sum(model.in_flight for model in (*models, *others)),
+            queued=sum(model.queued for model in (*models, *others)),
             completed=sum(c.completed for c in counters),
             errors=sum(c.errors for c in counters),
             busy_s=self.busy_s(),
@@ -228,6 +266,7 @@ class Engine:
             device=",".join(slot.device for slot in self.slots) or self.outside.device,
             device_memory=self.device_memory(),
             devices=vitals.devices(self.slots, self.config.device_memory_total_bytes, time.monotonic()),
+            capacity_rps=self.capacity_rps(),
             recycles=vitals.recycles(self.slots),
         )
 
@@ -267,9 +306,9 @@ class Engine:
         self._pump_due = False
         free = False
         for slot in self.slots:
-            if slot.ready and slot.running is None and not self._crew.recycle(slot):
+            if slot.free and not self._crew.recycle(slot):
                 self._feed(slot)
-                free = free or slot.running is None
+                free = free or slot.free
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
@@ -284,6 +323,8 @@ class Engine:
         for model in self._turns.order():
             if model not in slot.loaded:
                 continue
+            if model.generation.busy and self._stepper.feed(slot, model):
+                return
             now = time.monotonic()
             taken = model.batcher.take(now)
             for request in taken.expired:
@@ -306,6 +347,9 @@ class Engine:
         tokens = [ticket.wants_tokens for ticket in tickets]
         model.counters.batches += 1
         model.counters.items += batch.size
+        model.counters.sizes[batch.size] = model.counters.sizes.get(batch.size, 0) + 1
+        waits = [(now - t.started) * 1000.0 for t, p in zip(tickets, batch.parts, strict=True) if not p.start]
+        model.counters.queue_wait.record_all(waits)
         area = slot.link.area
         area.clear()
         columns = payloads.stackable(parts)
@@ -319,7 +363,11 @@ class Engine:
         )
 
     def _ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
-        """A batch came back."""
+        """A batch came back, or a step."""
+        if message[0] == "stepped":
+            self._stepper.stepped(slot, message)
+            self._pump()  # at once: what was said is sent on while the next step is computed
+            return
         _, number, outcomes, placed, out_of_memory = message
         if slot.running is None:
             return  # its worker was killed for taking too long, and this was on its way
@@ -348,6 +396,7 @@ class Engine:
 
     def _lost(self, slot: Slot, ended: str) -> None:
         """The worker that had a batch has ended, or will."""
+        self._stepper.lost(slot, self.everyone, ended)
         if slot.running is not None:
             message = f"the worker {ended} while it computed this request; it may be sent again"
             refusal = Refusal("unavailable", message, 1.0)
@@ -355,6 +404,8 @@ class Engine:
         if all(other.fault is not None for other in self.slots):
             for ticket in list(self._tickets.values()):
                 self._refuse(ticket, Refusal("unavailable", self.reason() or ended, 30.0))
+            for model in self.everyone:
+                model.generation.stop(Refusal("unavailable", self.reason() or ended, 30.0))
 
     def _restocked(self) -> None:
         """What is loaded has changed. Nobody waits for a model that can't be loaded (again)."""
@@ -362,6 +413,10 @@ class Engine:
         if failed:
             for ticket in [ticket for ticket in self._tickets.values() if ticket.model in failed]:
                 self._refuse(ticket, Refusal("unavailable", failed[ticket.model] or "", 30.0))
+            for model, error in failed.items():
+                model.generation.stop(Refusal("unavailable", error or "", 30.0))
+            for model, error in failed.items():
+                model.generation.stop(Refusal("unavailable", error or "", 30.0))
 
     def _finish(self, slot: Slot, results: Sequence[Answer | Refusal], now: float) -> None:
         assert slot.running is not None
@@ -372,7 +427,10 @@ class Engine:
         slot.busy_since = None
         slot.running = None
         slot.guard.answered += len(batch.parts)
-        for finished in model.batcher.finish(batch, results, now):
+        over = model.batcher.finish(batch, results, now)
+        model.counters.unwanted += model.batcher.unwanted
+        model.batcher.unwanted = 0
+        for finished in over:
             self._answer(self._tickets[finished.request], finished, now)
 
     def _answer(self, ticket: Ticket, finished: Finished[Answer], now: float) -> None:

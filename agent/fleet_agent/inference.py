@@ -142,13 +142,10 @@ class Inference:
         return Asked(served, texts, partial(_embeddings, served, form, request.get("dimensions")), True)
 
     def _served(self, name: str, version: str | None) -> ServedModel:
-        if version is not None:
-            served = self._engine.known(name)
-            if version != served.config.version:
-                raise Refusal(
-                    "not_found", f"model {name} has version {served.config.version} here, not {version}"
-                )
-        return self._engine.served(name)
+        served = self._engine.served(name, version)
+        if served.traits is not None and not served.traits.predicts:
+            raise Refusal("bad_request", f"model {name} only generates; ask POST /v1/chat/completions")
+        return served
 
     def _embedder(self, headers: Headers, name: object) -> ServedModel:
         if name is None and b"x-fleet-model" in headers:

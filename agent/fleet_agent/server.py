@@ -11,7 +11,6 @@ import hmac
 import logging
 import os
 from collections.abc import MutableMapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -19,47 +18,24 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
-from fleet_agent.call import (
-    Call,
-    ClientGone,
-    Headers,
-    Receive,
-    Reply,
-    Send,
-    deadline_of,
-    priority_of,
-    refused,
-)
+from fleet_agent.admin import admin
+from fleet_agent.call import Call, ClientGone, Headers, Receive, Reply, Send, refused
+from fleet_agent.chat import ANSWERS, Chat, body_schema
+from fleet_agent.documented import REFUSAL, json_body, release
 from fleet_agent.engine import Engine
-from fleet_agent.inference import Inference, Work, versioned
+from fleet_agent.inference import Inference
 from fleet_agent.metrics import EngineMetrics
-from fleet_agent.served import Answer
+from fleet_agent.v2 import v2
+from fleet_agent.waiting import answered, through
 from fleet_wire.refusal import STATUS, Refusal
 
 log = logging.getLogger("fleet_agent.server")
 
 _OPEN_PATHS = ("/healthz", "/readyz")
+# What changes this server, and so is nothing for the clients of a proxy.
+_OWN_PATHS = ("/admin/", "/v2/repository/models/")
 _CODES = {status: code for code, status in STATUS.items()}
 _PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
-
-
-_ERROR = {
-    "type": "object",
-    "required": ["code", "message", "retry_after_s"],
-    "properties": {
-        "code": {"enum": sorted(STATUS)},
-        "message": {"type": "string"},
-        "retry_after_s": {"type": ["number", "null"]},
-    },
-}
-_REFUSAL: dict[str, Any] = {
-    "description": "A refusal; 429 and 503 carry Retry-After",
-    "content": {
-        "application/json": {
-            "schema": {"type": "object", "required": ["error"], "properties": {"error": _ERROR}}
-        }
-    },
-}
 
 
 class Front:
@@ -105,6 +81,7 @@ class Front:
         try:
             try:
                 self.authorise(call.path, call.headers)
+                _check_proxied(call)
                 if self.engine.outside and await self._outside(call, scope, send):
                     return
                 work = self.inference.route(call.path) if call.method == "POST" else None
@@ -135,6 +112,16 @@ class Front:
         return reply is not False
 
 
+def _check_proxied(call: Call) -> None:
+    """A balancer presents this server's token for its clients, who must not get at more than the models by that.
+
+    Raises Refusal `forbidden`.
+    """
+    if call.path.startswith(_OWN_PATHS) and b"x-forwarded-for" in call.headers:
+        message = "is not for clients of a proxy or balancer (x-forwarded-for is set); ask this server itself"
+        raise Refusal("forbidden", f"{call.path} {message}")
+
+
 def broken(request_id: bytes, what: str) -> Reply:
     """The reply to a request on which the server failed, whose exception goes to the log."""
     log.exception("request %s: %s", request_id.decode(), what)
@@ -142,50 +129,20 @@ def broken(request_id: bytes, what: str) -> Reply:
     return refused(Refusal("internal", message))
 
 
-async def answered(engine: Engine, call: Call, work: Work) -> Reply:
-    """The whole of a call to a model. Raises Refusal, and ClientGone when the client goes away before."""
-    body = await call.body()
-    asked = work(call.headers, body)
-    deadline = deadline_of(call.headers, call.arrived)
-    future: asyncio.Future[Answer | Refusal] = asyncio.get_running_loop().create_future()
-
-    def ended(outcome: Answer | Refusal) -> None:
-        if not future.done():
-            future.set_result(outcome)
-
-    ticket = engine.submit(
-        asked.served, asked.payload, ended, deadline, priority_of(call.headers), asked.wants_tokens
-    )
-    watch = asyncio.create_task(call.gone())
-    watch.add_done_callback(lambda task: None if task.cancelled() else future.cancel())
-    try:
-        outcome = await future
-    except asyncio.CancelledError:
-        engine.abandon(ticket)
-        if watch.done() and not watch.cancelled():
-            raise ClientGone from None
-        raise
-    finally:
-        watch.cancel()
-    if isinstance(outcome, Refusal):
-        raise outcome
-    return asked.reply(outcome)
-
-
 def application(engine: Engine, inference: Inference) -> FastAPI:
     """Everything that has an address here, with its OpenAPI document at /openapi.json."""
     app = FastAPI(
         title="fleet-agent",
-        version=_version(),
+        version=release(),
         docs_url=None,
         redoc_url=None,
-        responses={"default": _REFUSAL},
+        responses={"default": REFUSAL},
     )
     _show_refusals(app)
     _add_health(app, engine)
     _add_v1(app, engine, inference)
-    _add_v2(app, engine, inference)
-    _add_admin(app, engine)
+    app.include_router(v2(engine, inference))
+    app.include_router(admin(engine))
     return app
 
 
@@ -232,16 +189,16 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
             "owned_by": "fleetctl",
         }
 
-    body = _body(
+    body = json_body(
         {"type": "object", "required": ["instances"], "properties": {"instances": {"type": "array"}}}
     )
 
     @app.post("/v1/models/{name:path}:predict", tags=["V1"], summary="KServe V1 predict", openapi_extra=body)
     async def predict(name: str, request: Request) -> Response:
-        return await _through(engine, request, inference.route(f"/v1/models/{name}:predict"))
+        return await through(engine, request, inference.route(f"/v1/models/{name}:predict"))
 
     texts = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    body = _body(
+    body = json_body(
         {
             "type": "object",
             "required": ["input", "model"],
@@ -255,98 +212,19 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
 
     @app.post("/v1/embeddings", tags=["OpenAI"], summary="OpenAI embeddings", openapi_extra=body)
     async def embeddings(request: Request) -> Response:
-        return await _through(engine, request, inference.embed)
+        return await through(engine, request, inference.embed)
 
-
-def _add_v2(app: FastAPI, engine: Engine, inference: Inference) -> None:
-    @app.get("/v2", tags=["V2"], summary="Server metadata")
-    async def server() -> dict[str, Any]:
-        return {"name": "fleet-agent", "version": _version(), "extensions": ["binary_tensor_data"]}
-
-    @app.get("/v2/health/live", tags=["V2"], summary="The process is alive")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @app.get("/v2/health/ready", tags=["V2"], summary="200: ready; 503 says why not")
-    async def ready() -> dict[str, bool]:
-        if engine.state() != "ready":
-            raise Refusal("unavailable", engine.reason() or "not ready", 1.0)
-        return {"ready": True}
-
-    @app.get("/v2/models/{name:path}/ready", tags=["V2"], summary="200: the model is ready")
-    async def model_ready(name: str) -> dict[str, Any]:
-        plain, version = versioned(name)
-        _check_version(engine, plain, version)
-        if not engine.model_ready(plain):
-            raise Refusal("unavailable", engine.reason() or f"model {plain} is not ready", 1.0)
-        return {"name": plain, "ready": True}
-
-    tensor = {
-        "type": "object",
-        "required": ["name", "shape", "datatype"],
-        "properties": {
-            "name": {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer"}},
-            "datatype": {"type": "string"},
-            "data": {"type": "array"},
-            "parameters": {"type": "object"},
-        },
-    }
-    properties = {"id": {"type": "string"}, "inputs": {"type": "array", "items": tensor}}
-    body = _body({"type": "object", "required": ["inputs"], "properties": properties})
+    chat = Chat(engine)
 
     @app.post(
-        "/v2/models/{name:path}/infer", tags=["V2"], summary="Open Inference Protocol", openapi_extra=body
+        "/v1/chat/completions",
+        tags=["OpenAI"],
+        summary="OpenAI chat completions, streamed as server-sent events with stream: true",
+        openapi_extra=json_body(body_schema()),
+        responses=ANSWERS,
     )
-    async def infer(name: str, request: Request) -> Response:
-        return await _through(engine, request, inference.route(f"/v2/models/{name}/infer"))
-
-    @app.get("/v2/models/{name:path}", tags=["V2"], summary="Model metadata")
-    async def metadata(name: str) -> dict[str, Any]:
-        plain, version = versioned(name)
-        served = _check_version(engine, plain, version)
-        if served.traits is None:
-            raise Refusal("unavailable", served.error or f"model {plain} is not loaded yet", 1.0)
-        tensors = {"inputs": served.traits.inputs, "outputs": served.traits.outputs}
-        return {"name": plain, "versions": [served.config.version], "platform": "pytorch", **tensors}
-
-
-def _add_admin(app: FastAPI, engine: Engine) -> None:
-    @app.post("/admin/drain", tags=["admin"], summary="Take no new requests; those here are finished")
-    async def drain() -> dict[str, Any]:
-        engine.draining = True
-        status = engine.status(os.getpid())
-        return {"state": status.state, "in_flight": status.in_flight, "queued": status.queued}
-
-    @app.post("/admin/models", tags=["admin"], summary="Load and unload models: not available yet")
-    async def models() -> None:
-        raise Refusal(
-            "not_implemented",
-            "models can't be loaded or unloaded in a running agent yet; start it with the new list",
-        )
-
-    @app.post("/v1/chat/completions", tags=["OpenAI"], summary="Not available yet")
-    async def chat() -> None:
-        raise Refusal(
-            "not_implemented", "chat completions are not available yet; see /v1/models for what is served"
-        )
-
-
-def _check_version(engine: Engine, name: str, version: str | None) -> Any:
-    served = engine.known(name)
-    if version is not None and version != served.config.version:
-        raise Refusal("not_found", f"model {name} has version {served.config.version} here, not {version}")
-    return served
-
-
-async def _through(engine: Engine, request: Request, work: Work | None) -> Response:
-    """A handler behind FastAPI, for whoever mounts `application` without `Front`."""
-    assert work is not None, "FastAPI's path is one of route's"
-    call = request.scope.get("fleet.call") or Call(request.scope, request.receive)
-    reply = await answered(engine, call, work)
-    response = Response(reply.body, reply.status)
-    response.raw_headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
-    return response
+    async def completions(request: Request) -> Response:
+        return await chat.answer(request.scope.get("fleet.call") or Call(request.scope, request.receive))
 
 
 def _show_refusals(app: FastAPI) -> None:
@@ -371,11 +249,9 @@ def _as_refusal(request: Request, error: Exception) -> Refusal:
         messages = {404: f"there is nothing at {where}", 405: f"{where}: this method is not taken here"}
         code = _CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
         return Refusal(code, messages.get(error.status_code, f"{where}: {error.detail}"))
-    return Refusal("bad_request", f"the request is not understood: {error}")
-
-
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{'.'.join(map(str, p['loc'][1:])) or 'body'}: {p['msg']}" for p in error.errors())
+    return Refusal("bad_request", f"the request is not understood: {said}")
 
 
 def _identified(send: Send, call: Call) -> Send:
@@ -395,10 +271,3 @@ async def _send(reply: Reply, call: Call, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
-
-
-def _version() -> str:
-    try:
-        return version("fleetctl")
-    except PackageNotFoundError:
-        return "0"

@@ -212,7 +212,7 @@ def test_listings_name_the_models(agent):
         ("POST", "/v1/models/tiny/versions/2:predict", 404, "not_found"),
         ("GET", "/v2/models/none/ready", 404, "not_found"),
         ("GET", "/v2/models/tiny/versions/2", 404, "not_found"),
-        ("POST", "/admin/models", 501, "not_implemented"),
+        ("POST", "/admin/models", 400, "bad_request"),
         ("POST", "/v1/chat/completions", 501, "not_implemented"),
     ],
 )

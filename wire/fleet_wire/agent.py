@@ -10,6 +10,7 @@ from fleet_wire.command import CommandConfig, EngineStatus
 from fleet_wire.histogram import HistogramWire
 
 AgentState = Literal["loading", "ready", "draining", "failed"]
+ModelState = Literal["loading", "ready", "unloading", "failed"]
 
 
 class WeightsFile(BaseModel):
@@ -221,6 +222,7 @@ class ModelStatus(BaseModel):
     name: str
     version: str
     ready: bool
+    state: ModelState | None = None
     error: str | None = None
     queued: int = 0
     in_flight: int = 0
@@ -252,6 +254,7 @@ class AgentStatus(BaseModel):
     state: AgentState
     error: str | None = None
     models: list[ModelStatus]
+    beside: list[ModelStatus] = []
     in_flight: int
     queued: int
     completed: int
@@ -267,7 +270,8 @@ class AgentStatus(BaseModel):
 
     def room_bytes(self, model: str) -> int | None:
         """Device memory that `model` could have here: what is free plus what it holds already; None: unknown."""
-        held = sum(m.device_memory_bytes or 0 for m in self.models if m.name == model)
+        here = [m for m in [*self.models, *self.beside] if m.name == model]
+        held = sum(m.device_memory_bytes or 0 for m in here if m.state != "failed")
         return room_bytes(self.device_memory.taken_bytes, self.device_memory.total_bytes, held)
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
