@@ -64,7 +64,8 @@ def read(body: bytes) -> Asking:
     for name, harmless in _UNSUPPORTED.items():
         value = said.get(name)
         if value is not None and value not in harmless:
-            raise _bad(f"{name} is not supported here; leave it out")
+            only = f" other than {orjson.dumps(harmless[0]).decode()}" if harmless else ""
+            raise _bad(f"{name}{only} is not supported here; leave it out")
     stream = _flag(said, "stream")
     options = said.get("stream_options")
     if options is not None and (not stream or not isinstance(options, dict)):
@@ -158,7 +159,8 @@ def _messages(said: object) -> list[dict[str, str]]:
         content = message.get("content")
         if isinstance(content, list):
             parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-            content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+            texts = [part for part in parts if isinstance(part, str)]
+            content = "".join(texts) if len(texts) == len(content) else None
         if not isinstance(content, str):
             raise _bad(f"messages[{number}].content is a text, or a list of parts of type text")
         messages.append({"role": message["role"], "content": content})

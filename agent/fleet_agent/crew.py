@@ -17,6 +17,7 @@ from typing import Any
 from fleet_agent.batcher import Batch
 from fleet_agent.device.memory import bounded
 from fleet_agent.device.watch import DeviceWatch
+from fleet_agent.generate.scheduler import Step
 from fleet_agent.leak import LeakGuard
 from fleet_agent.link import WorkerLink
 from fleet_agent.served import ServedModel, Traits
@@ -56,9 +57,15 @@ class Slot:
         self.restarts = 0
         self.hangs = 0
         self.running: tuple[ServedModel, Batch] | None = None
+        self.stepping: tuple[ServedModel, Step] | None = None  # a step instead of a batch
         self.busy_s = 0.0
         self.busy_since: float | None = None
         self.watch: DeviceWatch | None = None
+
+    @property
+    def free(self) -> bool:
+        """It can be given a batch or a step."""
+        return self.ready and self.running is None and self.stepping is None
 
     @property
     def takes(self) -> bool:
@@ -134,6 +141,8 @@ class Crew:
             return False
         if any(other.recycling for other in self.slots):
             return False
+        if any(model.generation.holds(slot.name) for model in slot.loaded):
+            return False
         log.info("%s: the worker is replaced (%s: %r)", slot.device, reason, slot.guard)
         slot.recycles[reason] = slot.recycles.get(reason, 0) + 1
         slot.ready = slot.greeted = False
@@ -199,8 +208,9 @@ class Crew:
                 verdict = None if slot.watch is None else slot.watch.verdict(now)
                 if verdict is not None and verdict.state == "failed" and slot.fault is None:
                     self._condemn(slot, verdict.reason or f"device {slot.device} has failed")
-                if slot.running is not None and slot.busy_since is not None and slot.link is not None:
-                    reason = self._hung(slot.running[0], slot.link, now - slot.busy_since)
+                busy = slot.running or slot.stepping
+                if busy is not None and slot.busy_since is not None and slot.link is not None:
+                    reason = self._hung(busy[0], slot.link, now - slot.busy_since)
                     if reason is not None:
                         slot.hangs += 1
                         self._kill(slot, slot.link, reason)
@@ -265,7 +275,7 @@ class Crew:
 
     def _hear(self, slot: Slot, message: tuple[Any, ...]) -> None:
         kind = message[0]
-        if kind == "ran":
+        if kind in ("ran", "stepped"):
             self._on_ran(slot, message)
         elif kind == "memory":
             _, slot.resident, slot.reserved = message
@@ -291,6 +301,7 @@ class Crew:
         if model is None or model.key != key:
             return  # it was given up, and its worker is being killed
         load_s = traits.pop("load_s")
+        model.curve.seed(traits.pop("seeds"))
         model.traits = Traits(**traits)
         model.load_crashes = 0
         slot.loaded.add(model)

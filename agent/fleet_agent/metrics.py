@@ -9,11 +9,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fleet_agent.device_metrics import device_metrics
+from fleet_agent.generate.figures import families as generating
+from fleet_agent.outside.telling import families as of_engines
+from fleet_agent.served import Counters
 from fleet_wire.histogram import GAMMA, LatencyHistogram
 
 if TYPE_CHECKING:
     from fleet_agent.engine import Engine
 
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # Upper bounds in seconds.
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -64,19 +69,23 @@ class EngineMetrics(Collector):
             "Instances that a batch may have: max_batch_size, or less where memory did not hold it.",
             labels=["model", "version"],
         )
+        wait = HistogramMetricFamily(
+            "fleet_agent_queue_wait_seconds",
+            "From queueing until the first of a request's instances is on its way to the device.",
+            labels=["model", "version"],
+        )
+        sizes = HistogramMetricFamily(
+            "fleet_agent_batch_size", "Instances in a batch.", labels=["model", "version"]
+        )
+        unwanted = CounterMetricFamily(
+            "fleet_agent_unwanted_items",
+            "Instances computed for requests that had been abandoned or had expired meanwhile.",
+            labels=["model", "version"],
+        )
         for name, model in self._engine.models.items():
             labels = [name, model.config.version]
             counters = model.counters
-            outcomes = {
-                "completed": counters.completed,
-                "error": counters.errors - counters.expired,
-                "bad_request": counters.bad,
-                "overloaded": counters.overloaded,
-                "hopeless": counters.hopeless,
-                "expired": counters.expired,
-                "abandoned": counters.abandoned,
-            }
-            for outcome, count in outcomes.items():
+            for outcome, count in _outcomes(counters).items():
                 requests.add_metric([*labels, outcome], count)
             batches.add_metric(labels, counters.batches)
             items.add_metric(labels, counters.items)
@@ -86,29 +95,69 @@ class EngineMetrics(Collector):
             latency.add_metric(labels, *_cumulative(counters.latency))
             batch_s.add_metric(labels, *_cumulative(counters.inference))
             limit.add_metric(labels, model.cap.size)
+            wait.add_metric(labels, *_cumulative(counters.queue_wait))
+            sizes.add_metric(labels, *_sized(counters.sizes))
+            unwanted.add_metric(labels, counters.unwanted)
+        for name, engine in self._engine.outside.items():
+            labels = [name, engine.config.version]
+            for outcome, count in _outcomes(engine.counters).items():
+                requests.add_metric([*labels, outcome], count)
+            queued.add_metric(labels, engine.queued)
+            running.add_metric(labels, engine.in_flight)
+            ready.add_metric(labels, engine.ready and not self._engine.draining)
+            latency.add_metric(labels, *_cumulative(engine.counters.latency))
         yield from (requests, batches, items, queued, running, ready, latency, batch_s, limit)
+        yield from (wait, sizes, unwanted)
+        yield from generating(
+            ([name, model.config.version], model.generation)
+            for name, model in self._engine.models.items()
+            if model.traits is not None and model.traits.max_tokens is not None
+        )
         yield CounterMetricFamily(
             "fleet_agent_busy_seconds",
             "How long the devices ran batches, mean over devices.",
             self._engine.busy_s(),
         )
-        restarts = sum(slot.restarts for slot in self._engine.slots)
-        yield CounterMetricFamily(
-            "fleet_agent_worker_restarts", "Workers that ended and were replaced.", restarts
-        )
-        hangs = sum(slot.hangs for slot in self._engine.slots)
-        yield CounterMetricFamily("fleet_agent_worker_hangs", "Workers that were killed for hanging.", hangs)
         yield GaugeMetricFamily(
             "fleet_agent_ready", "1: /readyz answers 200.", self._engine.state() == "ready"
         )
+        capacity = self._engine.capacity_rps()
+        if capacity is not None:
+            yield GaugeMetricFamily(
+                "fleet_agent_capacity_requests_per_second",
+                "Within the latency target, by the curves.",
+                capacity,
+            )
         memory = self._engine.device_memory()
         family = GaugeMetricFamily(
-            "fleet_agent_device_memory_bytes", "Absent where unknown.", labels=["kind"]
+            "fleet_agent_device_memory_bytes", "Of all devices; absent where unknown.", labels=["kind"]
         )
         for kind, value in (("used", memory.used_bytes), ("total", memory.total_bytes)):
             if value is not None:
                 family.add_metric([kind], value)
         yield family
+        yield from of_engines(self._engine.outside, _cumulative)
+        yield from device_metrics(self._engine.slots, self._engine.config.device_memory_total_bytes)
+
+
+def _outcomes(counters: Counters) -> dict[str, int]:
+    return {
+        "completed": counters.completed,
+        "error": counters.errors - counters.expired,
+        "bad_request": counters.bad,
+        "overloaded": counters.overloaded,
+        "hopeless": counters.hopeless,
+        "expired": counters.expired,
+        "abandoned": counters.abandoned,
+    }
+
+
+def _sized(sizes: dict[int, int]) -> tuple[list[tuple[str, float]], float]:
+    """Batches up to each size, and all their instances."""
+    buckets = [
+        (str(float(most)), float(sum(n for size, n in sizes.items() if size <= most))) for most in _SIZES
+    ]
+    return [*buckets, ("+Inf", float(sum(sizes.values())))], float(sum(k * n for k, n in sizes.items()))
 
 
 def _cumulative(histogram: LatencyHistogram) -> tuple[list[tuple[str, float]], float]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fleet_agent.batcher import Batcher
 from fleet_agent.cap import MemoryCap
 from fleet_agent.curve import ServiceCurve
+from fleet_agent.generate.figures import Figures
+from fleet_agent.generate.generation import Generation
 from fleet_agent.payload import Payload, Rows
 from fleet_agent.tensors import TensorMetadata
 from fleet_agent.versions import Stage
@@ -31,6 +33,8 @@ class Answer:
 class Traits:
     """What a worker found out about a model by loading it. `tensors`: it has no `preprocess` of its own.
 
+    `predicts`: it computes batches. `max_tokens`: the most that an answer of a generator may have; None: it is none.
+    `counts_prompt`: it says how many tokens a prompt has.
     `vector`: name and width (-1: any) of its one input, where that is a vector of FP32 numbers an instance.
     """
 
@@ -39,6 +43,9 @@ class Traits:
     embeddings: bool
     tensors: bool
     memory_bytes: int | None
+    predicts: bool = True
+    max_tokens: int | None = None
+    counts_prompt: bool = False
     vector: tuple[str, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -63,6 +70,10 @@ class Counters:
     items: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     inference: LatencyHistogram = field(default_factory=LatencyHistogram)  # of batches
+    queue_wait: LatencyHistogram = field(default_factory=LatencyHistogram)  # until the first item is on its way
+    sizes: dict[int, int] = field(default_factory=dict)  # batches by how many items were in them
+    generated: Figures = field(default_factory=Figures)
+    unwanted: int = 0  # items computed for requests that were abandoned or had expired
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +123,7 @@ class ServedModel:
             self.curve.seconds,
         )
         self.cap = MemoryCap(config.max_batch_size)
+        self.generation = Generation(config, counters)
         self.counters = counters
         self.traits: Traits | None = None
         self.error: str | None = None

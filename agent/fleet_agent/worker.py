@@ -5,9 +5,11 @@ when the front does: by the kernel's parent-death signal, and by end-of-file on 
 
 front -> worker: ("load", key, ModelConfig as dict, beside) ("unload", key)
                  ("run", batch, key, {input: Placed} or [payload], sizes, wants tokens)
+                 ("step", step, key, [(sequence, request)] that begin, sequences to step, sequences to forget)
 worker -> front: ("hello", Hello) ("loaded", key, Traits) ("failed", key, why) ("unloaded", key)
                  ("memory", resident bytes, bytes reserved on the GPU or None)
                  ("ran", batch, [outcome], {output: Placed} or None, smallest batch that ran out of memory or None)
+                 ("stepped", step, {sequence: outcome as in model/generator.py}, as above of sequences)
 key: the front's name for one version of a model, loaded once. beside: while batches are computed (see library.py).
 outcome: ("ok", rows, finite, tokens) or ("refused", code, message); rows is None where they lie in the shared area,
 whose one output without a name is called "". See area.py.
@@ -112,10 +114,12 @@ class Worker:
     def _work(self, library: Library, footprint: Footprint) -> None:
         while True:
             message = self._receive()
-            if message[0] != "run":
+            if message[0] not in ("run", "step"):
                 footprint.forget()
             if message[0] == "run":
                 self._run(library, *message[1:])
+            elif message[0] == "step":
+                self._step(library, *message[1:])
             elif message[0] == "load":
                 library.load(message[1], ModelConfig.model_validate(message[2]), message[3])
             elif message[0] == "unload":
@@ -152,6 +156,22 @@ class Worker:
             self._send(("ran", batch, [refused] * len(sizes), None, attempt.out_of_memory))
         if attempt.broken is not None:
             raise DeviceBroken(attempt.broken)
+
+    def _step(
+        self,
+        library: Library,
+        number: int,
+        key: str,
+        joins: list[tuple[int, dict[str, Any]]],
+        runs: tuple[int, ...],
+        leaves: tuple[int, ...],
+    ) -> None:
+        generator = library[key].generator
+        assert generator is not None, "the front steps what generates"
+        stepped = generator.step(joins, runs, leaves)
+        self._send(("stepped", number, stepped.outcomes, stepped.out_of_memory))
+        if stepped.broken is not None:
+            raise DeviceBroken(stepped.broken)
 
     def _placed(self, rows: Rows | None) -> dict[str, Placed] | None:
         """Where the outputs of the batch are in the shared area; None: they go in the message."""

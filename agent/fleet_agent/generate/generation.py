@@ -11,11 +11,11 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet_agent.cap import MemoryCap
 from fleet_agent.curve import ServiceCurve
+from fleet_agent.generate.figures import Figures
 from fleet_agent.generate.scheduler import Scheduler, Step
 from fleet_agent.generate.sequence import Finish, Sequence, Wish
 from fleet_wire.agent import ModelConfig
@@ -42,24 +42,14 @@ class Tally(Protocol):
     items: int
     latency: LatencyHistogram
     inference: LatencyHistogram
-
-
-@dataclass(slots=True)
-class Figures:
-    """Since the start. `first` and `between`: milliseconds to the first token, and from each to the next."""
-
-    steps: int = 0
-    stepped: int = 0  # sequences in them, added up
-    tokens: int = 0
-    first: LatencyHistogram = field(default_factory=LatencyHistogram)
-    between: LatencyHistogram = field(default_factory=LatencyHistogram)
+    generated: Figures
 
 
 class Generation:
     """What a model generates. It costs nothing where nobody asks for any."""
 
     def __init__(self, config: ModelConfig, tally: Tally) -> None:
-        self.figures = Figures()
+        self.figures = tally.generated
         self.curve = ServiceCurve()  # of steps, by the sequences in them
         self.cap = MemoryCap(config.max_batch_size)
         self._name = config.name
@@ -73,6 +63,11 @@ class Generation:
     def busy(self) -> bool:
         """There are sequences, or what a worker still keeps of some."""
         return self._scheduler.busy
+
+    @property
+    def limit(self) -> int:
+        """How many sequences may run at once on a device."""
+        return self.cap.size
 
     @property
     def queued(self) -> int:

@@ -26,14 +26,6 @@ _WARM_STEPS = 2
 Outcome = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Generates:
-    """`max_tokens`: the most that an answer may have. `counts_prompt`: the model says how long a prompt is."""
-
-    max_tokens: int
-    counts_prompt: bool
-
-
 @dataclass(slots=True)
 class Stepped:
     """What became of a step: an outcome per sequence, the smallest number of sequences that the device's memory didn't
@@ -55,18 +47,21 @@ def can_generate(kind: Any) -> bool:
 
 
 class Generator:
-    """The sequences of one model on this device."""
+    """The sequences of one model on this device. `max_tokens`: the most that an answer may have; `counts_prompt`: it
+    says how long a prompt is."""
 
     def __init__(self, config: ModelConfig, instance: Any, device: torch.device) -> None:
         """Raises ModelFault where the class can't do what is asked."""
         self._name = f"model {config.name}"
         if config.compute.cuda_graphs and device.type == "cuda":
             raise ModelFault(f"{self._name}: compute.cuda_graphs is for forward, not for steps: leave it out")
-        most = getattr(instance, "max_tokens", _DEFAULT_MAX_TOKENS)
-        if type(most) is not int or most < 1:
-            raise ModelFault(f"{self._name}: max_tokens is a number of tokens, at least 1, not {most!r}")
+        self.max_tokens: int = getattr(instance, "max_tokens", _DEFAULT_MAX_TOKENS)
+        if type(self.max_tokens) is not int or self.max_tokens < 1:
+            raise ModelFault(
+                f"{self._name}: max_tokens is a number of tokens, at least 1, not {self.max_tokens!r}"
+            )
         counter = getattr(instance, "prompt_tokens", None)
-        self.generates = Generates(most, callable(counter))
+        self.counts_prompt = callable(counter)
         self._count: Callable[[Any], int] | None = counter if callable(counter) else None
         own = callable(getattr(instance, "step", None))
         self._begin: Callable[[dict[str, Any]], Any] = instance.begin if own else _Streamed(instance.stream)

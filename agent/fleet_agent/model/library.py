@@ -20,6 +20,7 @@ import torch
 from fleet_agent.model import load, source
 from fleet_agent.model.faults import InputFault, ModelFault
 from fleet_agent.model.loaded import LoadedModel
+from fleet_agent.model.seeds import seeds
 from fleet_wire.agent import ModelConfig
 
 # While a load runs beside batches its Python code gives way ten times as often as usual (5 ms).
@@ -108,6 +109,11 @@ class Library:
             "embeddings": model.embeddings,
             "tensors": not callable(getattr(model.instance, "preprocess", None)),
             "memory_bytes": held,
+            "predicts": model.predicts,
+            "max_tokens": None if model.generator is None else model.generator.max_tokens,
+            "counts_prompt": model.generator is not None and model.generator.counts_prompt,
+            # Beside batches of another version the times would be those of two.
+            "seeds": [] if threading.current_thread() is self._loading else seeds(model),
             "load_s": time.perf_counter() - started,
         }
         self._tell(("loaded", key, traits))

@@ -11,7 +11,7 @@ import torch
 from fleet_agent.model.batch import Inputs
 from fleet_agent.model.compute import Prepared
 from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, said
-from fleet_agent.model.generator import Generates, Generator, can_generate
+from fleet_agent.model.generator import Generator, can_generate
 from fleet_agent.model.rows import rows_of
 from fleet_agent.payload import Payload, Rows, count_of, instances_of, is_finite
 from fleet_agent.tensors import TensorMetadata, checked_metadata
@@ -44,10 +44,6 @@ class LoadedModel:
         self._forward = Prepared(config, instance, device)
         self.predicts = has_forward(instance)
         self.generator = Generator(config, instance, device) if can_generate(instance) else None
-
-    @property
-    def generates(self) -> Generates | None:
-        return None if self.generator is None else self.generator.generates
 
     def run(self, payload: Payload) -> Result:
         """One batch. Raises InputFault, ModelFault, or whatever the model's `forward` raises."""

@@ -1,0 +1,77 @@
+"""What is counted about generating, and how `/metrics` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from fleet_wire.histogram import GAMMA, LatencyHistogram
+
+# Upper bounds in seconds: a token of a small model takes under a millisecond, a first one behind a queue a minute.
+_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LABELS = ["model", "version"]
+
+
+@dataclass(slots=True)
+class Figures:
+    """Since the start. `first` and `between`: milliseconds to the first token, and from each to the next."""
+
+    steps: int = 0
+    stepped: int = 0  # sequences in them, added up
+    tokens: int = 0
+    first: LatencyHistogram = field(default_factory=LatencyHistogram)
+    between: LatencyHistogram = field(default_factory=LatencyHistogram)
+
+
+class Generating(Protocol):
+    """A model's generation, as far as it is shown here."""
+
+    @property
+    def figures(self) -> Figures: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def limit(self) -> int: ...
+
+
+def families(models: Iterable[tuple[list[str], Generating]]) -> Iterable[Metric]:
+    """For the models that generate, each with the values of its labels: name and version."""
+    tokens = CounterMetricFamily("fleet_agent_tokens", "Tokens generated.", labels=_LABELS)
+    steps = CounterMetricFamily("fleet_agent_steps", "Steps of generating.", labels=_LABELS)
+    stepped = CounterMetricFamily("fleet_agent_step_sequences", "Sequences in them.", labels=_LABELS)
+    running = GaugeMetricFamily("fleet_agent_running_sequences", "Sequences that run.", labels=_LABELS)
+    waiting = GaugeMetricFamily("fleet_agent_waiting_sequences", "Sequences that wait.", labels=_LABELS)
+    limit = GaugeMetricFamily(
+        "fleet_agent_sequence_limit",
+        "Sequences that may run at once on a device: max_batch_size, or less where memory did not hold it.",
+        labels=_LABELS,
+    )
+    first = HistogramMetricFamily(
+        "fleet_agent_time_to_first_token_seconds", "From queueing to the first token.", labels=_LABELS
+    )
+    between = HistogramMetricFamily(
+        "fleet_agent_time_between_tokens_seconds", "From each token to the next.", labels=_LABELS
+    )
+    for labels, model in models:
+        figures = model.figures
+        tokens.add_metric(labels, figures.tokens)
+        steps.add_metric(labels, figures.steps)
+        stepped.add_metric(labels, figures.stepped)
+        running.add_metric(labels, model.in_flight)
+        waiting.add_metric(labels, model.queued)
+        limit.add_metric(labels, model.limit)
+        first.add_metric(labels, *_cumulative(figures.first))
+        between.add_metric(labels, *_cumulative(figures.between))
+    yield from (tokens, steps, stepped, running, waiting, limit, first, between)
+
+
+def _cumulative(histogram: LatencyHistogram) -> tuple[list[tuple[str, float]], float]:
+    """Counts up to each bound, to the precision of the histogram's own buckets, and the sum in seconds."""
+    uppers = [(GAMMA**index / 1000.0, count) for index, count in histogram.counts.items()]
+    buckets = [(str(bound), float(sum(n for upper, n in uppers if upper <= bound))) for bound in _BOUNDS]
+    return [*buckets, ("+Inf", float(histogram.count))], histogram.sum_ms / 1000.0
