@@ -12,13 +12,14 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
 from fleet_agent.outside.figures import Figures, read
 from fleet_agent.outside.gate import Gate
 from fleet_agent.outside.life import Life
+from fleet_agent.outside.memory import MemoryOfProcesses
 from fleet_agent.outside.order import HOST, BadCommand, Order, health_url, order
 from fleet_agent.outside.process import EngineProcess
 from fleet_agent.outside.words import Words
@@ -46,7 +47,8 @@ class Underway(Protocol):
 class OutsideEngine:
     """`start` it, look at `ready`; relay.py takes its calls; `stop` it. All of it in one event loop."""
 
-    def __init__(self, config: ModelConfig, device: str, hang_timeout_s: float) -> None:
+    def __init__(self, config: ModelConfig, device: str, hang_timeout_s: float, nvml: Any) -> None:
+        """`nvml`: the pynvml module, or None where it isn't installed."""
         assert config.command is not None
         self.config = config
         self.command = config.command
@@ -62,8 +64,8 @@ class OutsideEngine:
         self.load_s: float | None = None
         self.session: aiohttp.ClientSession | None = None
         self.address = ""
-        self.memory_bytes = config.device_memory_bytes
         self._device = device
+        self._memory = MemoryOfProcesses(nvml, self._pids) if nvml is not None and "cuda" in device else None
         self._words = Words()
         self._process: EngineProcess | None = None
         self._order: Order | None = None
@@ -105,8 +107,12 @@ class OutsideEngine:
         self._account()
         return self._busy_s
 
-    def pids(self) -> set[int]:
-        """The processes that belong to it; reads all of /proc."""
+    @property
+    def measured_bytes(self) -> int | None:
+        """Device memory that its processes hold, by NVML; None: unknown."""
+        return None if self._memory is None else self._memory.read()
+
+    def _pids(self) -> set[int]:
         return set() if self._process is None else self._process.pids()
 
     def status(self, takes: bool) -> ModelStatus:
@@ -120,7 +126,9 @@ class OutsideEngine:
             queued=self.queued,
             in_flight=self.in_flight,
             max_batch_size=self.command.max_in_flight,
-            device_memory_bytes=self.memory_bytes,
+            device_memory_bytes=self.measured_bytes
+            if self.measured_bytes is not None
+            else self.config.device_memory_bytes,
             items=self.counters.items,
             completed=self.counters.completed,
             engine=EngineStatus(
@@ -185,6 +193,8 @@ class OutsideEngine:
             max_line_size=65536,
             max_field_size=65536,
         )
+        if self._memory is not None:
+            self._memory.start()
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
@@ -198,6 +208,8 @@ class OutsideEngine:
             self._process.stop(signal.Signals[self.command.stop_signal], grace)
             await self._gone(self._process, grace)
         self.life.stopped()
+        if self._memory is not None:
+            self._memory.stop()
         if self.session is not None:
             await self.session.close()
 

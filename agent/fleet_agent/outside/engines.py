@@ -24,7 +24,7 @@ class OutsideEngines(Mapping[str, OutsideEngine]):
         outside = [model for model in config.models if model.runtime == "command"]
         self.device = _resolved(config.device, nvml) if outside else ""
         self._engines = {
-            model.name: OutsideEngine(model, self.device, config.hang_timeout_s) for model in outside
+            model.name: OutsideEngine(model, self.device, config.hang_timeout_s, nvml) for model in outside
         }
         self._commands = {name: engine.command for name, engine in self._engines.items()}
         self._alone = len(outside) == len(config.models)

@@ -20,7 +20,13 @@ def outside_model() -> Callable[..., dict[str, Any]]:
     def make(name: str = "llm", *flags: str, **command: Any) -> dict[str, Any]:
         own = {key[:-1]: command.pop(key) for key in list(command) if key.endswith("_") and key != "_"}
         argv = [sys.executable, str(ENGINE), "--port", "{port}", *flags]
-        manners = {"argv": argv, "health_interval_s": 0.1, "start_timeout_s": 20.0, "stop_grace_s": 5.0, **command}
+        manners = {
+            "argv": argv,
+            "health_interval_s": 0.1,
+            "start_timeout_s": 20.0,
+            "stop_grace_s": 5.0,
+            **command,
+        }
         return {"name": name, "path": "/nonexistent", "runtime": "command", "command": manners, **own}
 
     return make

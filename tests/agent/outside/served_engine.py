@@ -73,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"ok")
         else:
             about = {"path": self.path, "headers": dict(self.headers), "connections": state.connections}
-            self.reply(200, about | {"abandoned": state.broken_pipes, "running": state.running, "pid": os.getpid()})
+            self.reply(
+                200, about | {"abandoned": state.broken_pipes, "running": state.running, "pid": os.getpid()}
+            )
 
     def do_POST(self) -> None:
         state = self.state
@@ -106,7 +108,9 @@ class Handler(BaseHTTPRequestHandler):
         if asked.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
         if not asked.get("stream"):
-            self.reply(asked.get("status", 200), {"asked": asked, "path": self.path, "headers": dict(self.headers)})
+            self.reply(
+                asked.get("status", 200), {"asked": asked, "path": self.path, "headers": dict(self.headers)}
+            )
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -146,6 +150,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def say(text: str, to: int = 1) -> None:
+    os.write(to, f"{text}\n".encode())
+
+
 def twice_forked() -> None:
     """A child that leaves its session and its parent, and does not hear SIGTERM, as careless daemons do."""
     if os.fork() == 0:
@@ -170,18 +178,18 @@ def main() -> None:
     parser.add_argument("--flood", action="store_true")
     arguments = parser.parse_args()
     arguments.began = time.monotonic()
-    print(f"serving {os.environ.get('GREETING', 'nobody')} on {arguments.port}", flush=True)
+    say(f"serving {os.environ.get('GREETING', 'nobody')} on {arguments.port}")
     if arguments.exit is not None and not (arguments.once and arguments.once.exists()):
         if arguments.once:
             arguments.once.touch()
-        print("CUDA out of memory, or the like", file=sys.stderr, flush=True)
+        say("CUDA out of memory, or the like", 2)
         sys.exit(arguments.exit)
     if arguments.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if arguments.double_fork:
         twice_forked()
     if arguments.flood:
-        threading.Thread(target=lambda: [print("x" * 5000) for _ in range(20_000)], daemon=True).start()
+        threading.Thread(target=lambda: [say("x" * 5000) for _ in range(20_000)], daemon=True).start()
     state = State(arguments)
     server = ThreadingHTTPServer(("127.0.0.1", arguments.port), type("Of", (Handler,), {"state": state}))
     server.daemon_threads = True
