@@ -120,6 +120,7 @@ class Batcher(Generic[T]):
         self._cut = 0  # waiting requests of which something has gone already
         self._picked = 0
         self._batches = 0
+        self.unwanted = 0  # items that came back for requests which are no more; the reader sets it to 0
         self._batch_s: float | None = None
         self._finished_at = float("-inf")
 
@@ -263,6 +264,7 @@ class Batcher(Generic[T]):
         for part, outcome in zip(batch.parts, outcomes, strict=True):
             entry = self._live.get(part.request)
             if entry is None:
+                self.unwanted += part.size
                 continue
             if isinstance(outcome, Refusal):
                 self.cancel(part.request)

@@ -59,7 +59,9 @@ def _health(slot: Slot, now: float) -> tuple[DeviceHealthState, str | None, Read
         reading = None if slot.watch is None else slot.watch.reading(now)
         return "failed", slot.fault, reading
     if slot.watch is None:
-        why = "NVML (nvidia-ml-py and the driver's library) is not installed" if _is_gpu(slot) else "not a GPU"
+        why = (
+            "NVML (nvidia-ml-py and the driver's library) is not installed" if _is_gpu(slot) else "not a GPU"
+        )
         return "unknown", f"device {slot.device}: {why}", None
     verdict = slot.watch.verdict(now)
     return verdict.state, verdict.reason, slot.watch.reading(now)

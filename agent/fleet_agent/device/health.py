@@ -42,6 +42,7 @@ class DeviceHealth:
     def __init__(self, name: str) -> None:
         self.name = name
         self.xids: list[int] = []  # the last few, oldest first
+        self.xid_counts: dict[int, int] = {}
         self._fault: str | None = None
         self._notes: dict[str, str] = {}
         self._contained: list[float] = []
@@ -53,6 +54,7 @@ class DeviceHealth:
     def heard(self, xid: int, now: float) -> None:
         """The driver told an Xid."""
         self.xids = [*self.xids, xid][-_XIDS_KEPT:]
+        self.xid_counts[xid] = self.xid_counts.get(xid, 0) + 1
         entry = described(xid)
         what = f"Xid {xid} ({entry.name})"
         if entry.severity == "failed":

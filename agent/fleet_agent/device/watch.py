@@ -58,6 +58,11 @@ class DeviceWatch:
         """The last few errors that the driver told, oldest first."""
         return self._health.xids
 
+    @property
+    def xid_counts(self) -> dict[int, int]:
+        """All of them since the start, by number."""
+        return self._health.xid_counts
+
     def verdict(self, now: float) -> Verdict:
         """`now`: time.monotonic()."""
         self._take(now)
