@@ -26,6 +26,7 @@ from fleet_controller.outside import Bell, Outside
 from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, stops_left
 from fleet_controller.plan.tiers import fleet_steps
 from fleet_controller.policies import STALE_AFTER_S, Decision
+from fleet_controller.powerwatch import PowerWatch, drift
 from fleet_controller.pulse import LOOK_S, LOOP_S
 from fleet_controller.records import UNKNOWN_ACTION
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
@@ -71,6 +72,7 @@ class Loop:
         self._autoscaler = Autoscaler(journal)
         self._latencies = HostLatencies()
         self._news = News(journal)
+        self._power = PowerWatch(self._clock, outside.spawn)
         self._retired: list[Site] = []
         self._ticks: dict[str, PoolTick] = {}
         self._observation: Observation | None = None
@@ -190,6 +192,7 @@ class Loop:
             self._news.tell(
                 now, "mass_loss", text if frozen else "", pool.name, "enough hosts are in sight again"
             )
+        self._tell_power(now)
         apart = self._clock.apart()
         ahead = "ahead of" if apart > 0 else "behind"
         text = (
@@ -199,6 +202,14 @@ class Loop:
         self._news.tell(
             now, "clock", text if apart else "", over="the fleet's time is this machine's clock again"
         )
+
+    def _tell_power(self, now: float) -> None:
+        """Ask the power controls that are due, and tell where they contradict the plan."""
+        self._power.look(self._site, self._actuator.busy())
+        for name, seen in self._power.seen().items():
+            if (record := self._published.get(name)) is not None:
+                text = drift(record, seen) or ""
+                self._news.tell(now, "power_drift", text, record.pool, "plan and power control agree", name)
 
     def reconcile(self, now: float, after_a_look: bool = False) -> list[Step]:
         """Begin what the last decisions call for, as the hosts are now, and tell the balancer and the operator.
@@ -213,6 +224,7 @@ class Loop:
         busy = self._actuator.busy() | {a.host for a in self._journal.open_actions()}
         records = self._journal.hosts()
         begun = []
+        self._actuator.plan_anew()
         goal, surveying = self._goal(), _surveying(records)
         undecided = {p.name for p in self._spec.pools if self._journal.pool(p.name).desired is None}
         ranks = [
@@ -337,6 +349,8 @@ class Loop:
             self._ticks,
             self._observation,
             self._latencies,
+            self._power.seen(),
+            self._actuator.waiting(),
         )
         drawn = picture.draw(now)
         drawn["controller"]["config"] = self._file.problem or None
@@ -404,7 +418,7 @@ class Loop:
 
     def _close_retired(self) -> None:
         """Hang up on hosts that were reached by an earlier version of fleet.yaml, once no action uses that."""
-        if self._retired and not self._actuator.busy():
+        if self._retired and not self._actuator.busy() and not self._power.busy():
             for site in self._retired:
                 site.machines.close()
             self._retired.clear()

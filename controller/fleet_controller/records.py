@@ -19,7 +19,9 @@ class HostRecord:
 
     `action_id` names the start that made the agent now running there; `agent_port` is where it listens.
     `failures` counts failed starts and crashes in a row; no retry happens before `retry_at`.
-    `startup_s` is how long the last start took until ready. `cordoned`: an operator took it out.
+    `startup_s` is how long the last start took until ready, `boot_s` how long the machine took of that, from being
+    switched on until it answered. A start that found it switched on counts as if it had booted as long as before.
+    `cordoned`: an operator took it out.
     """
 
     name: str
@@ -35,6 +37,7 @@ class HostRecord:
     retry_at: float = 0.0
     startup_s: float | None = None
     cordoned: bool = False
+    boot_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet_controller.explain import diagnosis
@@ -13,6 +13,7 @@ from fleet_controller.observe import Observation
 from fleet_controller.plan.placement import elsewhere, held, serves
 from fleet_controller.policies import Decision, PolicyState, cooldown_remaining_s
 from fleet_controller.policies.schedule import bounds
+from fleet_controller.powerwatch import Seen, drift
 from fleet_controller.records import HostRecord, PoolRecord
 from fleet_controller.spec import FleetSpec, PoolSpec
 from fleet_controller.tick import PoolTick
@@ -31,6 +32,8 @@ class Picture:
     pools: Mapping[str, PoolTick]
     observation: Observation | None
     latencies: HostLatencies
+    power: Mapping[str, Seen] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
 
     def draw(self, now: float) -> dict[str, Any]:
         """The status as JSON."""
@@ -125,7 +128,8 @@ class Picture:
         report = self.observation.hosts.get(name) if self.observation else None
         status = report.status if report else None
         memory = status.device_memory.model_dump() if status else {"used_bytes": None, "total_bytes": None}
-        error = record.error or (report.error if report else None)
+        power = self._host_power(name, record, now)
+        error = record.error or (report.error if report else None) or (power["drift"] if power else None)
         tick = self.pools.get(pool.name)
         if error is None and tick is not None and name in tick.roomless:
             error = "has no room for the pool's model in device memory, so it gets no requests"
@@ -136,7 +140,7 @@ class Picture:
             "address": self.spec.host(name).address,
             "state": record.state.value,
             "since_s": max(0.0, now - record.since),
-            "reason": record.reason,
+            "reason": self.waiting.get(name, record.reason),
             "models": [{"name": m.name, "version": m.version, "ready": m.ready} for m in status.models]
             if status
             else [],
@@ -145,7 +149,23 @@ class Picture:
             "device_memory": memory,
             "p95_ms": self.latencies.p95_ms(name) if status else None,
             "error": error,
+            "power": power,
             "cordoned": record.cordoned,
             "quarantined": record.state is HostState.FAILED and record.failures >= QUARANTINE_AFTER,
             "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,
+        }
+
+    def _host_power(self, name: str, record: HostRecord, now: float) -> dict[str, Any] | None:
+        """What its power control said last; None where it has none."""
+        driver = self.spec.host(name).power.driver
+        if driver == "none":
+            return None
+        seen = self.power.get(name)
+        return {
+            "driver": driver,
+            "state": seen.reading.state if seen else "unknown",
+            "reason": seen.reading.reason if seen else "not asked yet",
+            "age_s": max(0.0, now - seen.at) if seen else None,
+            "drift": drift(record, seen),
+            "boot_s": record.boot_s,
         }

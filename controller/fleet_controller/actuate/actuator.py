@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
+from fleet_controller.actuate.circuit import crowd
 from fleet_controller.actuate.hands import POLL_S, Hands, look_delay_s, retry_delay_s, told, words, work_on
 from fleet_controller.actuate.inspection import Inspector
 from fleet_controller.actuate.site import Site
@@ -37,6 +38,15 @@ class Actuator:
         self._inspector = Inspector(hands)
         self._running: set[str] = set()
         self._lock = threading.Lock()
+        self._waiting: dict[str, str] = {}
+
+    def waiting(self) -> dict[str, str]:
+        """Hosts that would be started and wait for others of their circuit, with the reason; since `plan_anew`."""
+        return dict(self._waiting)
+
+    def plan_anew(self) -> None:
+        """What is submitted from now on is another plan."""
+        self._waiting.clear()
 
     def busy(self) -> frozenset[str]:
         """Hosts that a thread is working on."""
@@ -54,6 +64,9 @@ class Actuator:
         if step.kind == "inspect":
             self._spawn(step.host, site, lambda: self._inspector.inspect(step.host, site))
             return True
+        if step.kind == "start" and (why := crowd(site.spec, self._hands.journal.hosts(), step.host)):
+            self._waiting[step.host] = why
+            return False
         state = HostState.BOOTING if step.kind == "start" else HostState.DRAINING
         try:
             action = self._hands.journal.begin(
@@ -100,8 +113,10 @@ class Actuator:
 
         with self._lock:
             self._running.add(host)
-        # a stop may wait twice for the drain before anything is heard of it
-        self._hands.pulse.within(work_on(host), ACTION_S + 2 * site.spec.host(host).agent.drain_timeout)
+        # a stop may wait twice for the drain before anything is heard of it, and a machine to be on or off
+        one = site.spec.host(host)
+        switching_s = 0.0 if one.power.driver == "none" else one.power.boot_timeout + one.power.off_timeout
+        self._hands.pulse.within(work_on(host), ACTION_S + 2 * one.agent.drain_timeout + switching_s)
         self._spawn_beside(f"act-{host}", run)
 
     def _run_open(self, action: Action, site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
@@ -20,29 +21,43 @@ def start(action: Action, site: Site, hands: Hands) -> None:
     machine = site.machines.machine(action.host)
     began = hands.clock.monotonic()
     hands.move(action.host, HostState.BOOTING, action.reason)
-    found = _boot(machine, site, hands).agent
-    hands.move(action.host, HostState.REACHABLE, action.reason)
-    _launch(action, machine, found, site, hands)
+    found, boot_s = _boot(machine, site, hands)
+    known_boot_s = hands.record(action.host).boot_s or 0.0
+    booted = {} if boot_s is None else {"boot_s": boot_s}
+    hands.move(action.host, HostState.REACHABLE, action.reason, **booted)
+    _launch(action, machine, found.agent, site, hands)
     if not _await_ready(machine, site, hands):
         hands.journal.conclude(action, HostState.LOADING, "abandoned: the fleet goes down", hands.clock.now())
         return
     took = hands.clock.monotonic() - began
+    if boot_s is None and machine.spec.power.driver != "none":
+        took += known_boot_s  # its next start is one from off, and that is what the policies reckon with
     hands.journal.conclude(
         action, HostState.READY, action.reason, hands.clock.now(), startup_s=took, retry_at=0.0
     )
 
 
-def _boot(machine: Machine, site: Site, hands: Hands) -> Probe:
-    """Switch the machine on where that is ours to do, and wait until it answers; what it answers."""
-    powered = machine.powered()
+def _boot(machine: Machine, site: Site, hands: Hands) -> tuple[Probe, float | None]:
+    """Switch the machine on where that is ours to do, and wait until it answers.
+
+    What it answers, and how many seconds it took where it was switched on.
+    """
+    began = hands.clock.monotonic()
+    try:
+        powered = machine.powered()
+    except HostFailure:
+        # Whoever controls its power does not say. A machine that answers is on all the same.
+        with suppress(HostFailure):
+            return machine.probe(), None
+        powered = False  # power_on() asks again, and refuses where not knowing forbids it
     if powered is None:
-        return machine.probe()
-    if not powered:
-        machine.power_on()
+        return machine.probe(), None
+    switched = not powered and machine.power_on()
     deadline = hands.clock.monotonic() + site.spec.host(machine.name).power.boot_timeout
     while True:
         try:
-            return machine.probe()
+            found = machine.probe()
+            return found, hands.clock.monotonic() - began if switched else None
         except HostFailure as failure:
             if not failure.unreachable or hands.clock.monotonic() > deadline:
                 raise

@@ -7,6 +7,8 @@ from typing import Any
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.door.admin import FrontDoorError
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.machine import Machine
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
 
@@ -25,11 +27,7 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
         pool = site.pool(hands.record(action.host))
         hands.journal.record(hands.clock.now(), "drain_timeout", text, pool.name, action.host)
     hands.move(action.host, HostState.STOPPING, action.reason)
-    powered = machine.powered()
-    if powered is not False:  # one that is off runs nothing, and nobody would answer there
-        machine.stop(grace_s=0.0 if left else patience_s)
-    if powered:
-        machine.power_off()
+    _take_down(machine, grace_s=0.0 if left else patience_s)
     hands.journal.conclude(
         action,
         HostState.OFF,
@@ -40,6 +38,28 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
         release=None,
         **forgiven,
     )
+
+
+def _take_down(machine: Machine, grace_s: float) -> None:
+    """End the agent and prove it gone, then switch the machine off. Raises HostFailure.
+
+    Power that nobody can tell or switch keeps no agent running: it is ended first, and the trouble told after.
+    """
+    trouble = None
+    try:
+        powered = machine.powered()
+    except HostFailure as failure:
+        powered, trouble = True, failure
+    if powered is not False:  # one that is off runs nothing, and nobody would answer there
+        machine.stop(grace_s=grace_s)
+    if powered and trouble is None:
+        try:
+            machine.power_off()
+        except HostFailure as failure:
+            trouble = failure
+    if trouble is not None:
+        cause = f"its agent is stopped, but the machine is not proved to be off: {trouble.cause}"
+        raise HostFailure(machine.name, "power", cause, trouble.next_step, trouble.jump) from trouble
 
 
 def _await_drained(host: str, patience_s: float, hands: Hands) -> int:

@@ -22,6 +22,7 @@ hosts = Table(
     Column("retry_at", Float, nullable=False),
     Column("startup_s", Float),
     Column("cordoned", Boolean, nullable=False),
+    Column("boot_s", Float),
     Column("checksum", String),
 )
 

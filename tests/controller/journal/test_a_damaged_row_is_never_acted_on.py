@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet_controller.journal import Journal, JournalError, KeyRecord, PoolRecord
+from fleet_controller.journal.seal import seal_of
 from fleet_controller.lifecycle import HostState
 
 
@@ -100,6 +101,7 @@ def test_an_older_store_is_backed_up_and_sealed_when_it_is_migrated(journal: Jou
     for table in ("hosts", "pools", "actions", "api_keys"):
         spoil(url, f"ALTER TABLE {table} DROP COLUMN checksum")
     spoil(url, "DROP TABLE pool_texts")
+    spoil(url, "ALTER TABLE hosts DROP COLUMN boot_s")
     spoil(url, "UPDATE alembic_version SET version_num = '0003'")
     again = Journal.open(url)
     assert again.hosts() == truth
@@ -110,3 +112,26 @@ def test_an_older_store_is_backed_up_and_sealed_when_it_is_migrated(journal: Jou
     assert backup.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
     assert backup.execute("SELECT count(*) FROM hosts").fetchone() == (3,)
     backup.close()
+
+
+def test_a_row_that_was_damaged_before_a_migration_is_not_sealed_by_it(journal: Journal, url: str) -> None:
+    """0006 adds a column to sealed rows: it seals anew what was whole, and nothing else."""
+    names = sorted(journal.hosts())
+    journal.close()
+    spoil(url, "ALTER TABLE hosts DROP COLUMN boot_s")
+    with sqlite3.connect(database(url)) as connection:
+        connection.row_factory = sqlite3.Row
+        for row in connection.execute("SELECT * FROM hosts").fetchall():
+            content = {key: row[key] for key in row.keys() if key != "checksum"}  # noqa: SIM118
+            content["cordoned"] = bool(content["cordoned"])
+            connection.execute(
+                "UPDATE hosts SET checksum = ? WHERE name = ?", (seal_of(content), row["name"])
+            )
+    connection.close()
+    spoil(url, "UPDATE alembic_version SET version_num = '0005'")
+    spoil(url, f"UPDATE hosts SET failures = 7 WHERE name = '{names[0]}'")
+    again = Journal.open(url)
+    with pytest.raises(JournalError, match=f"the row '{names[0]}' of hosts is damaged"):
+        again.hosts()
+    assert [again.host(name).name for name in names[1:]] == names[1:]
+    again.close()

@@ -44,6 +44,7 @@ class Fate:
         for host in world.hosts.values():
             host.refuses = host.blackholed = host.http_cut = host.starts_fail = False
             host.half = 0.0
+            host.power_silent = False
             if host.agent is not None and host.agent.hung:
                 host.agent.hung = False
             if not host.power:
@@ -94,6 +95,12 @@ class Fate:
             host.goes_down()
             self.baton.sleep(self.dice.uniform(1.0, 90.0))
             host.comes_up()
+
+    def power_silent(self) -> None:
+        host = self._host()
+        host.power_silent = True
+        self.baton.sleep(self.dice.uniform(20.0, 400.0))
+        host.power_silent = False
 
     def agent_dies(self) -> None:
         self._host().agent_ends("dies")

@@ -56,6 +56,7 @@ class Host:
         self.log = log
         self.power = power
         self.up = not power
+        self.power_silent = False
         self.boot = 1
         self.agent: Agent | None = None
         self.installed: set[str] = set()
@@ -219,13 +220,23 @@ class FakeMachine:
     def powered(self) -> bool | None:
         if not self._host.power:
             return None
-        self._host.baton.sleep(0.05)
+        self._control(0.05)
         return self._host.up
+
+    def _control(self, takes_s: float) -> None:
+        """Whoever controls the power: it may not answer at all."""
+        host = self._host
+        host.baton.sleep(20.0 if host.power_silent else takes_s)
+        if host.power_silent:
+            raise HostFailure(self.name, "power", "its BMC does not answer", "reset the BMC")
 
     def power_on(self) -> bool:
         self._touch("machine.power_on.before")
         host = self._host
+        self._control(0.05)
         was = host.up
+        if was:
+            return False
         host.log.add(host.baton.now, host.name, "power-on")
         host.baton.spawn("boot", host.comes_up, after_s=host.dice.uniform(5.0, 40.0))
         host.baton.sleep(0.2)
@@ -234,6 +245,7 @@ class FakeMachine:
 
     def power_off(self) -> bool:
         self._touch("machine.power_off.before")
+        self._control(0.05)
         was = self._host.up
         if was:
             self._host.goes_down()
