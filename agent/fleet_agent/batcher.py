@@ -30,6 +30,9 @@ _MEMORY = 0.2
 _EVERY = 10
 # Seconds without a batch after which predictions are not believed: one request may find out how it is now.
 _BELIEVED_S = 2.0
+# A request needs so much more time than is predicted, or it is refused: under overload the queue is always as long as
+# the prediction allows, and every batch that is a little slow would make somebody late who could have gone elsewhere.
+_MARGIN = 1.1
 
 
 # These three are made for every request, or nearly; a frozen dataclass would take a microsecond each.
@@ -289,7 +292,7 @@ class Batcher(Generic[T]):
         if left <= 0:
             raise Refusal("deadline_exceeded", "the deadline had passed before the request was queued")
         needed = self.predicted_s(count, now, priority, busy_s)
-        if needed is not None and needed > left:
+        if needed is not None and needed * _MARGIN > left:
             message = f"the answer would take {needed * 1000:.0f} ms, the request has {left * 1000:.0f} ms"
             raise Refusal("unavailable", message, max(0.0, needed - left))
 

@@ -28,7 +28,7 @@ log = logging.getLogger("fleet_agent.crew")
 
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 30.0
-_HEALTHY_AFTER_S = 60.0  # a worker that lived that long starts the back-off anew
+_HEALTHY_AFTER_S = 20.0  # a worker that lived that long starts the back-off anew
 _LOAD_CRASHES = 3  # a model whose load kills the worker that often has failed
 _WATCH_S = 0.5
 _STOPPED_S = 1.0
