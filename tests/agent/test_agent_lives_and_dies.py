@@ -101,8 +101,9 @@ def test_a_killed_worker_costs_only_what_it_computed_and_comes_back(start_agent,
         agent.until(lambda: agent.status()["queued"] == 2, "queued")
         old = agent.worker()
         os.kill(old, signal.SIGKILL)
+        # It is not ready before it knows why: the end of the socket is heard before that of the process.
         agent.until(lambda: agent.http.get("/readyz").status_code == 503, "not ready")
-        assert "SIGKILL" in agent.http.get("/readyz").json()["error"]["message"]
+        agent.until(lambda: "SIGKILL" in agent.http.get("/readyz").json()["error"]["message"], "why", 10)
         replies = [reply.result() for reply in asked]
     statuses = sorted(reply.status_code for reply in replies)
     assert statuses == [200, 200, 503]
