@@ -221,7 +221,9 @@ def mixed(order: dict[str, Any]) -> dict[str, Any]:
         while parked and busy < allowed and begun < total:
             begin(parked.pop())
         if now - heard_at > _PATIENCE_S:
-            wrong += [f"no answer in {_PATIENCE_S:.0f} s to {c.asked}"[:300] for c in clients.everyone if c.asked]
+            wrong += [
+                f"no answer in {_PATIENCE_S:.0f} s to {c.asked}"[:300] for c in clients.everyone if c.asked
+            ]
             break
         for connection, request in clients.due():
             if request is None:
