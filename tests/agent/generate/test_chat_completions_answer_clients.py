@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -77,7 +78,10 @@ def test_an_earlier_exchange_and_parts_of_text_are_understood(client):
     messages = [
         {"role": "user", "content": "What is a fleet?"},
         {"role": "assistant", "content": ANSWERS["What is a fleet?"]},
-        {"role": "user", "content": [{"type": "text", "text": "Can you "}, {"type": "text", "text": "count?"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Can you "}, {"type": "text", "text": "count?"}],
+        },
     ]
     whole = client.chat.completions.create(model="chat", messages=messages, temperature=0)
     assert whole.choices[0].message.content == ANSWERS["Can you count?"]
@@ -214,3 +218,26 @@ def test_it_is_listed_and_documented(agent, client):
     status = next(model for model in agent.status()["models"] if model["name"] == "chat")
     assert status["completed"] > 0
     assert status["service_curve"]
+
+
+def test_a_stream_passes_the_balancer_as_it_comes_and_ends_when_its_client_leaves(
+    agent, start_balancer, openai_client, figure
+):
+    url = start_balancer(agent.url.removeprefix("http://"))
+    with openai_client(url) as through:
+        began = time.monotonic()
+        stream = through.chat.completions.create(**asked("Say the alphabet.", model="slow"), stream=True)
+        times, text = [], ""
+        for chunk in stream:
+            times.append(time.monotonic() - began)
+            text += chunk.choices[0].delta.content or ""
+        assert text == ANSWERS["Say the alphabet."]
+        # The first pieces came long before the last one, and no two far apart.
+        assert times[1] < times[-1] / 3
+        assert max(later - earlier for earlier, later in itertools.pairwise(times)) < times[-1] / 2
+        before = figure(agent, "fleet_agent_requests_total", model="slow", outcome="abandoned")
+        stream = through.chat.completions.create(**asked(STORY, model="slow"), stream=True)
+        next(stream)
+        stream.close()
+    agent.until(lambda: figure(agent, "fleet_agent_running_sequences", model="slow") == 0, "left", 2.0)
+    assert figure(agent, "fleet_agent_requests_total", model="slow", outcome="abandoned") == before + 1
