@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
@@ -32,6 +31,7 @@ from fleet_wire.refusal import Refusal
 log = logging.getLogger("fleet_agent.outside")
 
 _STARTING_S = 0.25
+_WATCH_S = 0.5
 _HEALTH_TIMEOUT_S = 5.0
 _METRICS_S = 2.0
 _MOST_METRICS = 8 * 1024 * 1024
@@ -275,31 +275,42 @@ class OutsideEngine:
         )
 
     async def _watch(self, process: EngineProcess, first: float) -> None:
-        """Until it ended, or has to be killed: is it well?"""
-        while not process.ended.is_set():
-            why, silent = await self._unwell()
-            now = time.monotonic()
-            if why is not None:
-                self.life.refused(now, why, silent)
-            elif self.life.answered(now):
-                self.load_s = self.load_s or now - first
-                log.info("the engine of model %s is ready on port %d", self.config.name, self._port())
-            self.life.paused(now, process.is_stopped())
-            doom = self.life.doomed(now)
-            if doom is not None:
-                self._hung = True
-                log.error("the engine of model %s %s", self.config.name, doom)
-                process.kill(doom)
-                return
-            starting = self.life.state == "starting"
-            interval = (
-                min(_STARTING_S, self.command.health_interval_s)
-                if starting
-                else self.command.health_interval_s
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await process.ended.wait()
+        """Until it ended, or has to be killed: is it well? A health path that answers late holds up nothing here."""
+        ended = asyncio.create_task(process.ended.wait())
+        asking: asyncio.Task[tuple[str | None, bool]] | None = None
+        due = now = time.monotonic()
+        try:
+            while not process.ended.is_set():
+                if asking is None and now >= due:
+                    asking = asyncio.create_task(self._unwell())
+                tasks: set[asyncio.Task[Any]] = {ended} if asking is None else {ended, asking}
+                wait = _WATCH_S if asking is not None else min(_WATCH_S, due - now)
+                await asyncio.wait(tasks, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                now = time.monotonic()
+                if asking is not None and asking.done():
+                    self._asked(*asking.result(), now, first)
+                    asking = None
+                    interval = self.command.health_interval_s
+                    due = now + (min(_STARTING_S, interval) if self.life.state == "starting" else interval)
+                self.life.paused(now, process.is_stopped())
+                doom = self.life.doomed(now)
+                if doom is not None:
+                    self._hung = True
+                    log.error("the engine of model %s %s", self.config.name, doom)
+                    process.kill(doom)
+                    return
+        finally:
+            ended.cancel()
+            if asking is not None:
+                asking.cancel()
+
+    def _asked(self, why: str | None, silent: bool, now: float, first: float) -> None:
+        """What the health path said, see `_unwell`."""
+        if why is not None:
+            self.life.refused(now, why, silent)
+        elif self.life.answered(now):
+            self.load_s = self.load_s or now - first
+            log.info("the engine of model %s is ready on port %d", self.config.name, self._port())
 
     async def _gone(self, process: EngineProcess, grace_s: float) -> str:
         """Wait for its end, also when this is cancelled meanwhile."""
@@ -313,7 +324,7 @@ class OutsideEngine:
     async def _unwell(self) -> tuple[str | None, bool]:
         """Ask the health path: None where all is well, else why not, and whether nothing answered at all."""
         assert self.session is not None
-        timeout = aiohttp.ClientTimeout(total=min(_HEALTH_TIMEOUT_S, self.life.patience_s))
+        timeout = aiohttp.ClientTimeout(total=min(_HEALTH_TIMEOUT_S, self.life.ask_within_s))
         path = self.command.health
         try:
             async with self.session.get(health_url(self.command, self._port()), timeout=timeout) as answer:

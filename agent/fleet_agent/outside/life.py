@@ -9,6 +9,7 @@ may be slow to say that it is well.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 State = Literal["off", "starting", "ready", "unwell", "waiting", "failed"]
@@ -30,7 +31,7 @@ class Life:
         self.hangs = 0
         self._name = name
         self._start_timeout_s = start_timeout_s
-        self.patience_s = hang_timeout_s
+        self._hang_timeout_s = hang_timeout_s
         self._started = 0.0
         self._ready_at: float | None = None
         self._alive_at = 0.0
@@ -43,6 +44,11 @@ class Life:
     @property
     def ready(self) -> bool:
         return self.state == "ready"
+
+    @property
+    def ask_within_s(self) -> float:
+        """How long one question to its health path may take, so that silence is known as such before it is too long."""
+        return min(self._hang_timeout_s, self._start_timeout_s if self.state == "starting" else math.inf) / 2
 
     def started(self, now: float) -> None:
         self.state = "starting"
@@ -72,7 +78,7 @@ class Life:
         if self.state == "starting":
             self._why = why
         elif self.state in ("ready", "unwell") and (
-            not silent or now - self._alive_at >= min(UNWELL_AFTER_S, self.patience_s)
+            not silent or now - self._alive_at >= min(UNWELL_AFTER_S, self._hang_timeout_s)
         ):
             self.state = "unwell"
             self._why = why
@@ -88,10 +94,11 @@ class Life:
         """Why it has to be killed now, as "was killed, since ..."; None: let it be."""
         if self._stopped_at is not None and now - self._stopped_at >= STOPPED_S:
             return "was killed, since it had been stopped by a signal"
+        why = self._why or "it does not answer"
         if self.state == "starting" and now - self._started >= self._start_timeout_s:
-            return f"was killed, since it was not ready after {self._start_timeout_s:g} s ({self._why})"
-        if self.state in ("ready", "unwell") and now - self._alive_at >= self.patience_s:
-            return f"was killed, since it gave no sign of life for {self.patience_s:g} s ({self._why})"
+            return f"was killed, since it was not ready after {self._start_timeout_s:g} s ({why})"
+        if self.state in ("ready", "unwell") and now - self._alive_at >= self._hang_timeout_s:
+            return f"was killed, since it gave no sign of life for {self._hang_timeout_s:g} s ({why})"
         return None
 
     def ended(self, now: float, how: str, hung: bool = False) -> float | None:

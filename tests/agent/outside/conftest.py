@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,29 +29,3 @@ def outside_model() -> Callable[..., dict[str, Any]]:
         return {"name": name, "path": "/nonexistent", "runtime": "command", "command": manners, **own}
 
     return make
-
-
-def processes(text: str) -> set[int]:
-    """The living processes with this text in their command line."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if text.encode() in (folder / "cmdline").read_bytes() and state(int(folder.name)) not in "ZX":
-                found.add(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
-def state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
-
-
-def soon(true: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not {what} within {seconds} s"
-        time.sleep(0.02)
