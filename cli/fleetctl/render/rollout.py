@@ -64,9 +64,14 @@ def pools(pictures: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
 
 def curl(endpoint: str, model: ModelSpec, with_key: bool = False) -> str:
     """A request that `model` should answer: its own example where its folder has one."""
-    example = model.source / EXAMPLE
-    body = f"@{_short(example)}" if example.is_file() else json.dumps({"instances": ["Hello, fleet"]})
+    example = None if model.source is None else model.source / EXAMPLE
     url = f"{endpoint}/v1/models/{model.name}:predict"
+    body = json.dumps({"instances": ["Hello, fleet"]})
+    if model.command is not None:
+        url = f"{endpoint}/v1/chat/completions"
+        body = json.dumps({"model": model.name, "messages": [{"role": "user", "content": "Hello, fleet"}]})
+    if example is not None and example.is_file():
+        body = f"@{_short(example)}"
     key = ' -H "authorization: Bearer $KEY"' if with_key else ""
     # -S: where a certificate is not trusted, say, it should not fail in silence.
     return f"curl -sS {shlex.quote(url)}{key} -H 'content-type: application/json' -d {shlex.quote(body)}"
