@@ -82,22 +82,25 @@ class EngineMetrics(Collector):
             "Instances computed for requests that had been abandoned or had expired meanwhile.",
             labels=["model", "version"],
         )
-        for name, model in self._engine.models.items():
-            labels = [name, model.config.version]
-            counters = model.counters
+        everyone = sorted(self._engine.everyone, key=lambda model: model.stage == "answering")
+        here = {(model.config.name, model.config.version): model for model in everyone}
+        # Versions that have left keep their counters.
+        for (name, version), counters in self._engine.ledger.counters.items():
+            labels = [name, version]
             for outcome, count in _outcomes(counters).items():
                 requests.add_metric([*labels, outcome], count)
             batches.add_metric(labels, counters.batches)
             items.add_metric(labels, counters.items)
-            queued.add_metric(labels, model.batcher.queued)
-            running.add_metric(labels, model.batcher.in_flight)
-            ready.add_metric(labels, self._engine.model_ready(name))
             latency.add_metric(labels, *_cumulative(counters.latency))
             batch_s.add_metric(labels, *_cumulative(counters.inference))
-            limit.add_metric(labels, model.cap.size)
             wait.add_metric(labels, *_cumulative(counters.queue_wait))
             sizes.add_metric(labels, *_sized(counters.sizes))
             unwanted.add_metric(labels, counters.unwanted)
+            if (model := here.get((name, version))) is not None:
+                queued.add_metric(labels, model.batcher.queued)
+                running.add_metric(labels, model.batcher.in_flight)
+                ready.add_metric(labels, self._engine.ready(model))
+                limit.add_metric(labels, model.cap.size)
         for name, engine in self._engine.outside.items():
             labels = [name, engine.config.version]
             for outcome, count in _outcomes(engine.counters).items():
@@ -109,8 +112,8 @@ class EngineMetrics(Collector):
         yield from (requests, batches, items, queued, running, ready, latency, batch_s, limit)
         yield from (wait, sizes, unwanted)
         yield from generating(
-            ([name, model.config.version], model.generation)
-            for name, model in self._engine.models.items()
+            (list(key), model.generation)
+            for key, model in here.items()
             if model.traits is not None and model.traits.max_tokens is not None
         )
         yield CounterMetricFamily(

@@ -80,6 +80,7 @@ class Repository:
         self._memory = memory
         self._changes: dict[str, tuple[Load | Unload, asyncio.Task[Result]]] = {}
         self._retiring: dict[ServedModel, asyncio.Task[None]] = {}
+        self._given_back = -math.inf  # when, on time.monotonic()
         self._needs: dict[ServedModel, int] = {}  # bytes that loads under way will take
         self.failed: dict[str, ServedModel] = {}  # by name, until a load of that name works
 
@@ -177,8 +178,10 @@ class Repository:
             raise Refusal("bad_request", f"{message}; to keep the old one give them different versions")
         apart = before if wanted.old == "unload-first" else None
         new = self._ledger.entry(wanted.config)
+        await self._check_room(new, before, apart, end)
         try:
-            await self._make_room(new, before, apart, end)
+            if apart is not None:
+                await self._stand_aside(apart, end)
             self._versions.come(new)
             self._crew.settle()
             await self._arrival(new, end)
@@ -187,30 +190,32 @@ class Repository:
             raise Refusal(refusal.code, refusal.message + said, refusal.retry_after_s) from None
         finally:
             self._needs.pop(new, None)
-        return self._switch(new, wanted.old == "keep")
+        result = self._switch(new, wanted.old == "keep")
+        return result if apart is None else "switched"
 
-    async def _make_room(
+    async def _check_room(
         self, new: ServedModel, before: ServedModel | None, apart: ServedModel | None, end: float
     ) -> None:
-        """See that the devices hold the new one beside the others; `apart`: which makes room for it before."""
-        need = _held(new) or _held(before)
-        if need is not None:
-            freed = _held(apart) or 0
-            fresh = time.monotonic() + _FRESH_S
-            while lack := lacking(need, self._memory(), freed, sum(self._needs.values())):
-                if time.monotonic() > min(fresh, end):
-                    hint = (
-                        '; unload something, or send "old": "unload-first" (503 meanwhile)' if before else ""
-                    )
-                    name = f"model {new.config.name}: version {new.config.version}"
-                    raise Refusal("conflict", f"{name} {lack}{hint if apart is None else ''}")
-                await asyncio.sleep(_LOOK_S)
-            self._needs[new] = need
-        if apart is not None:
-            self._retire(apart)
-            if not await self._until(lambda: apart.stage == "gone" and not self._crew.holds(apart), end):
-                said = f"version {apart.config.version} still had requests when the time was over"
-                raise Refusal("deadline_exceeded", f"model {new.config.name}: {said}")
+        """Raises Refusal if the devices don't hold the new one beside the others, without `apart`."""
+        need = _held(before) if (own := _held(new)) is None else own
+        if need is None:
+            return
+        freed = _held(apart) or 0
+        while lack := lacking(need, self._memory(), freed, sum(self._needs.values())):
+            if time.monotonic() > min(self._given_back + _FRESH_S, end):
+                said = f"model {new.config.name}: version {new.config.version} {lack}"
+                if before is not None and apart is None:
+                    said += '; unload something, or send "old": "unload-first" (503 meanwhile)'
+                raise Refusal("conflict", said)
+            await asyncio.sleep(_LOOK_S)
+        self._needs[new] = need
+
+    async def _stand_aside(self, apart: ServedModel, end: float) -> None:
+        """Unload what makes room for its successor. Raises Refusal if it isn't empty in time."""
+        self._retire(apart)
+        if not await self._until(lambda: apart.stage == "gone" and not self._crew.holds(apart), end):
+            said = f"version {apart.config.version} still had requests when the time was over"
+            raise Refusal("deadline_exceeded", f"model {apart.config.name}: {said}")
 
     async def _arrival(self, model: ServedModel, end: float) -> None:
         """Returns when every device has it. Raises Refusal."""
@@ -274,6 +279,7 @@ class Repository:
         self._turns.leave(model)
         self._crew.settle()
         await self._until(lambda: not self._crew.holds(model))
+        self._given_back = time.monotonic()
         log.info("model %s version %s is unloaded", model.config.name, model.config.version)
 
     async def _unload(self, wanted: Unload) -> Result:
