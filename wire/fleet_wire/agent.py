@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from fleet_wire.command import CommandConfig, EngineStatus
 from fleet_wire.histogram import HistogramWire
@@ -157,7 +164,8 @@ class RunFile(BaseModel):
 class DeviceMemory(BaseModel):
     """Bytes on the device; None where it can't be known. Unknown is not full, and not empty.
 
-    `reserved_bytes`: what the driver keeps for itself; it is part of the total and not of what is used.
+    `reserved_bytes`: what the driver keeps for itself; it is part of the total and not of what is used. Left out where
+    unknown.
     """
 
     used_bytes: int | None = None
@@ -168,6 +176,13 @@ class DeviceMemory(BaseModel):
     def taken_bytes(self) -> int | None:
         """What nobody can have: used, or reserved."""
         return None if self.used_bytes is None else self.used_bytes + (self.reserved_bytes or 0)
+
+    @model_serializer(mode="wrap")
+    def _told(self, plainly: SerializerFunctionWrapHandler) -> dict[str, int | None]:
+        told: dict[str, int | None] = plainly(self)
+        if self.reserved_bytes is None:
+            del told["reserved_bytes"]
+        return told
 
 
 DeviceHealthState = Literal["healthy", "degraded", "failed", "unknown"]
