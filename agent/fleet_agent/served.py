@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fleet_agent.batcher import Batcher
 from fleet_agent.cap import MemoryCap
@@ -125,6 +126,7 @@ class ServedModel:
         self.cap = MemoryCap(config.max_batch_size)
         self.generation = Generation(config, counters)
         self.counters = counters
+        self.forms: dict[bytes, Any] = {}  # what tensorcall.py knows about heads of requests
         self.traits: Traits | None = None
         self.error: str | None = None
         self.load_crashes = 0

@@ -8,6 +8,8 @@ wrong with it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import simdjson
 
@@ -28,7 +30,7 @@ class VectorReader:
         """FP32, shape (instances, width); `width` -1: as wide as the first. None: not of this form, or huge."""
         # simdjson's proxies lie in the parser's memory and have to be gone before the next body: they live here only.
         try:
-            instances = self._parser.parse(body)["instances"]  # type: ignore[call-overload, index]
+            instances: Any = self._parser.parse(body)["instances"]  # type: ignore[index]
             count = len(instances)
             if width < 0:
                 width = len(instances[0])
