@@ -51,10 +51,7 @@ class Area:
             return None
         self._used = start + size
         stacked = np.frombuffer(self._writes, first.dtype, prod(shape), start).reshape(shape)
-        at = 0
-        for part in parts:
-            stacked[at : at + len(part)] = part
-            at += len(part)
+        np.concatenate(parts, out=stacked)
         return (start, first.dtype.str, shape), stacked
 
     def get(self, placed: Placed) -> Array:

@@ -227,6 +227,43 @@ class Batcher(Generic[T]):
         expired = self._expire(now) if self._deadlines else []
         if not self._waiting or now < self._ripe_at():
             return Taken(None, tuple(expired))
+        waiting = [(priority, queue) for priority, queue in self._queues.items() if queue]
+        if len(waiting) == 1 and not self._deadlines:
+            parts = self._first_come(*waiting[0])
+        else:
+            parts = self._chosen(now, expired)
+        if not parts:
+            return Taken(None, tuple(expired))
+        self._batches += 1
+        size = sum([part.stop - part.start for part in parts])
+        return Taken(Batch(self._batches, tuple(parts), now, size), tuple(expired))
+
+    def _first_come(self, priority: int, queue: OrderedDict[int, _Request[T]]) -> list[Part]:
+        """A batch in order of arrival, where nothing else is to be weighed."""
+        parts: list[Part] = []
+        room = self.max_batch_size
+        while room > 0 and queue:
+            request, entry = queue.popitem(last=False)
+            start = entry.sent
+            if entry.count - start > room:
+                entry.sent += room
+                self._cut += not start
+                queue[request] = entry
+                queue.move_to_end(request, last=False)
+            else:
+                entry.sent = entry.count
+                self._waiting -= 1
+                self._cut -= start > 0
+            parts.append(Part(request, start, entry.sent))
+            room -= entry.sent - start
+        taken = self.max_batch_size - room
+        self._waiting_items -= taken
+        self._items[priority] -= taken
+        self._picked += len(parts)
+        return parts
+
+    def _chosen(self, now: float, expired: list[int]) -> list[Part]:
+        """A batch by priority and deadline; what can't make its deadline any more is forgotten, into `expired`."""
         parts: list[Part] = []
         room = self.max_batch_size
         taken = 0
@@ -247,10 +284,7 @@ class Batcher(Generic[T]):
             taken += size
             room -= size
             self._send(request, entry, size)
-        if not parts:
-            return Taken(None, tuple(expired))
-        self._batches += 1
-        return Taken(Batch(self._batches, tuple(parts), now, taken), tuple(expired))
+        return parts
 
     def finish(self, batch: Batch, outcomes: Sequence[T | Refusal], now: float) -> list[Finished[T]]:
         """Take back a batch with one outcome per part; answers the requests that are over now.

@@ -16,7 +16,7 @@ from typing import Any
 from fleet_agent import payload as payloads
 from fleet_agent import vitals
 from fleet_agent.area import Placed
-from fleet_agent.batcher import Batch, Finished
+from fleet_agent.batcher import Batch
 from fleet_agent.capacity import Capacity
 from fleet_agent.crew import Crew, Slot
 from fleet_agent.generate.sequence import Sequence as Generated
@@ -101,9 +101,10 @@ class Engine:
         is abandoned. Raises Refusal."""
         now = time.monotonic()
         request = next(self._ids)
+        count = count_of(payload)
         try:
             busy_s = 0.0 if deadline is None else self._busy_s(now)
-            served.batcher.add(request, count_of(payload), now, deadline, priority, busy_s)
+            served.batcher.add(request, count, now, deadline, priority, busy_s)
         except Refusal as refusal:
             if refusal.code == "overloaded":
                 served.counters.overloaded += 1
@@ -113,7 +114,7 @@ class Engine:
                 served.counters.expired += 1
                 served.counters.errors += 1
             raise
-        ticket = Ticket(request, served, payload, now, wants_tokens, ended)
+        ticket = Ticket(request, served, payload, count, now, wants_tokens, ended)
         if deadline is not None:
             loop = asyncio.get_running_loop()
             ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
@@ -339,11 +340,11 @@ class Engine:
         slot.running = (model, batch)
         slot.busy_since = now
         tickets = [self._tickets[part.request] for part in batch.parts]
-        parts = [
-            payloads.cut(ticket.payload, part.start, part.stop)
-            for ticket, part in zip(tickets, batch.parts, strict=True)
-        ]
         sizes = [part.stop - part.start for part in batch.parts]
+        parts = [
+            ticket.payload if size == ticket.count else payloads.cut(ticket.payload, part.start, part.stop)
+            for ticket, part, size in zip(tickets, batch.parts, sizes, strict=True)
+        ]
         tokens = [ticket.wants_tokens for ticket in tickets]
         model.counters.batches += 1
         model.counters.items += batch.size
@@ -358,9 +359,7 @@ class Engine:
             put = {name: area.put(column) for name, column in columns.items()}
             if all(put.values()):
                 placed = {name: there[0] for name, there in put.items() if there is not None}
-        slot.link.send(
-            ("run", batch.id, model.key, parts if placed is None else placed, sizes, tokens)
-        )
+        slot.link.send(("run", batch.id, model.key, parts if placed is None else placed, sizes, tokens))
 
     def _ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
         """A batch came back, or a step."""
@@ -372,7 +371,7 @@ class Engine:
         if slot.running is None:
             return  # its worker was killed for taking too long, and this was on its way
         model, batch = slot.running
-        if batch.id != number or len(outcomes) != len(batch.parts):
+        if batch.id != number or (outcomes is not None and len(outcomes) != len(batch.parts)):
             raise ValueError(f"batch {number} came back, which {slot.device} wasn't running")
         rows = None if placed is None else _copied(slot, placed)
         now = time.monotonic()
@@ -430,11 +429,16 @@ class Engine:
         over = model.batcher.finish(batch, results, now)
         model.counters.unwanted += model.batcher.unwanted
         model.batcher.unwanted = 0
+        latencies: list[float] = []
         for finished in over:
-            self._answer(self._tickets[finished.request], finished, now)
+            self._answer(self._tickets[finished.request], finished.outcome, now, latencies)
+        model.counters.completed += len(latencies)
+        model.counters.latency.record_all(latencies)
 
-    def _answer(self, ticket: Ticket, finished: Finished[Answer], now: float) -> None:
-        outcome = finished.outcome
+    def _answer(
+        self, ticket: Ticket, outcome: list[Answer] | Refusal, now: float, latencies: list[float]
+    ) -> None:
+        """`latencies` (milliseconds) gets this one's, if it is answered."""
         if isinstance(outcome, Refusal):
             self._refuse(ticket, outcome)
             return
@@ -449,8 +453,7 @@ class Engine:
         del self._tickets[ticket.id]
         if ticket.timer is not None:
             ticket.timer.cancel()
-        ticket.model.counters.completed += 1
-        ticket.model.counters.latency.record((now - ticket.started) * 1000.0)
+        latencies.append((now - ticket.started) * 1000.0)
         ticket.ended(answer)
 
     def _expire(self, ticket: Ticket) -> None:
@@ -491,16 +494,20 @@ def _copied(slot: Slot, placed: dict[str, Placed]) -> Rows:
 
 
 def _outcomes(
-    model: ServedModel, batch: Batch, outcomes: Sequence[tuple[Any, ...]], together: Rows | None
+    model: ServedModel, batch: Batch, outcomes: Sequence[tuple[Any, ...]] | None, together: Rows | None
 ) -> list[Answer | Refusal]:
     """What the worker sent, checked: what comes out must be as many rows as went in."""
     sizes = [part.stop - part.start for part in batch.parts]
     if together is None:
+        if outcomes is None:
+            raise ValueError(f"a batch of model {model.config.name} came back without outputs")
         return [_outcome(model, size, outcome) for size, outcome in zip(sizes, outcomes, strict=True)]
     given = count_of(together)
     if given != batch.size:
         return [_miscounted(model, given, batch.size)] * len(sizes)
     pieces = payloads.split(together, sizes)
+    if outcomes is None:
+        return [Answer(rows, True, None) for rows in pieces]
     return [
         Answer(rows, finite, tokens) for rows, (_, _, finite, tokens) in zip(pieces, outcomes, strict=True)
     ]

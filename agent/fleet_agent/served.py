@@ -71,7 +71,9 @@ class Counters:
     items: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     inference: LatencyHistogram = field(default_factory=LatencyHistogram)  # of batches
-    queue_wait: LatencyHistogram = field(default_factory=LatencyHistogram)  # until the first item is on its way
+    queue_wait: LatencyHistogram = field(
+        default_factory=LatencyHistogram
+    )  # until the first item is on its way
     sizes: dict[int, int] = field(default_factory=dict)  # batches by how many items were in them
     generated: Figures = field(default_factory=Figures)
     unwanted: int = 0  # items computed for requests that were abandoned or had expired
@@ -84,6 +86,7 @@ class Ticket:
     id: int
     model: ServedModel
     payload: Payload
+    count: int
     started: float
     wants_tokens: bool
     ended: Callable[[Answer | Refusal], None]
