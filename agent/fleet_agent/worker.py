@@ -35,7 +35,7 @@ import torch
 
 from fleet_agent import frame
 from fleet_agent.area import Area, Placed
-from fleet_agent.attempt import Attempt
+from fleet_agent.model.attempt import Attempt
 from fleet_agent.model.footprint import Footprint
 from fleet_agent.model.library import Library
 from fleet_agent.payload import Payload, Rows, joined

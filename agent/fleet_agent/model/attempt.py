@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from fleet_agent.model import InputFault, LoadedModel, ModelFault, Result
+from fleet_agent.model.faults import InputFault, ModelFault, breaks, is_out_of_memory
+from fleet_agent.model.loaded import LoadedModel, Result
 from fleet_agent.payload import Payload, Rows, count_of, cut, is_finite, rejoined, split
 
 
@@ -69,7 +70,7 @@ class Attempt:
                 for rows, count in zip(pieces, tokens, strict=True)
             ]
         except Exception as error:  # The user's code may raise anything; the request gets it, not the worker.
-            if _breaks(error):
+            if breaks(error):
                 traceback.print_exception(error, file=sys.stderr)
                 self.broken = f"the device failed on this batch ({error}); it may be sent again"
                 return [("refused", "unavailable", self.broken)] * len(sizes)
@@ -100,7 +101,7 @@ class Attempt:
         try:
             return self._model.run(payload)
         except Exception as error:  # The user's code may raise anything.
-            if count == 1 or not _is_out_of_memory(error):
+            if count == 1 or not is_out_of_memory(error):
                 raise
         # Outside of the except block, whose exception keeps the tensors of the failed run alive.
         self.out_of_memory = min(count, self.out_of_memory or count)
@@ -114,24 +115,13 @@ class Attempt:
         return Result(rejoined([half.rows for half in halves]), all(half.finite for half in halves))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def _breaks(error: Exception) -> bool:
-    """CUDA errors other than memory stay: every later call in this process fails too."""
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
-
-
 def _refused(name: str, error: Exception) -> tuple[str, str, str]:
     if isinstance(error, InputFault):
         return ("refused", "bad_request", str(error))
     if isinstance(error, ModelFault):
         return ("refused", "internal", str(error))
     traceback.print_exception(error, file=sys.stderr)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         message = f"model {name}: the device's memory doesn't hold even one instance of this request: {error}"
         return ("refused", "internal", message)
     return ("refused", "internal", f"model {name} raised {type(error).__name__}: {error}")
