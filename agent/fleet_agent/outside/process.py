@@ -28,7 +28,9 @@ class EngineProcess:
         self._on_output = on_output
         self._warden: asyncio.subprocess.Process | None = None
         self._how: str | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._output: int | None = None
+        self._quiet = asyncio.Event()
         self._mark = os.urandom(12).hex()
 
     @property
@@ -38,19 +40,26 @@ class EngineProcess:
 
     async def start(self, order: Order) -> None:
         """Raises OSError with what is wrong with the command."""
-        self._warden = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            warden.__file__,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        # A pipe of our own: uvloop's are socket pairs, and no program can open its /dev/stderr if that is a socket.
+        self._output, theirs = os.pipe()
+        os.set_blocking(self._output, False)
+        asyncio.get_running_loop().add_reader(self._output, self._listen)
+        try:
+            self._warden = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                warden.__file__,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=theirs,
+            )
+        finally:
+            os.close(theirs)
         env = order.env | {MARKER: self._mark}
         self._say(json.dumps({"argv": order.argv, "env": env, "folder": order.folder}))
         started: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._events(started))]
+        self._reading = asyncio.create_task(self._events(started))
         try:
             async with asyncio.timeout(_START_S):
                 fault = await started
@@ -72,6 +81,7 @@ class EngineProcess:
     async def reap(self, within_s: float = 0.0) -> str:
         """Wait until nothing is left, by force after `within_s` and some more seconds; how its first process ended."""
         if self._warden is None:
+            self._hang_up()
             return "never started"
         if self._warden.stdin is not None:
             with contextlib.suppress(OSError):
@@ -84,10 +94,12 @@ class EngineProcess:
             self._warden.kill()
             await self._warden.wait()
         # The rest of the output, unless a process that hid from the warden keeps the pipe open.
-        await asyncio.wait(self._tasks, timeout=1.0)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._quiet.wait()
+        self._hang_up()
+        if self._reading is not None:
+            await self._reading
         for pid in marked(self._mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -111,11 +123,24 @@ class EngineProcess:
         if not self._warden.stdin.is_closing():
             self._warden.stdin.write(line.encode() + b"\n")
 
-    async def _listen(self) -> None:
-        assert self._warden is not None
-        assert self._warden.stderr is not None
-        while data := await self._warden.stderr.read(65536):
+    def _listen(self) -> None:
+        """Some output came, or its end."""
+        assert self._output is not None
+        try:
+            data = os.read(self._output, 65536)
+        except BlockingIOError:
+            return
+        if data:
             self._on_output(data)
+        else:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._quiet.set()
+        if self._output is not None:
+            asyncio.get_running_loop().remove_reader(self._output)
+            os.close(self._output)
+            self._output = None
 
     async def _events(self, started: asyncio.Future[str | None]) -> None:
         assert self._warden is not None

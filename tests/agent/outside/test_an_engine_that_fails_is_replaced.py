@@ -148,7 +148,7 @@ def test_an_engine_that_never_starts_says_its_last_words(
     agent = start_agent(
         outside_model("ends", "--exit", "3"),
         outside_model("portless", port=port),
-        outside_model("silent", "--silent", start_timeout_s=1.0, health_interval_s=0.1),
+        outside_model("silent", "--silent", start_timeout_s=3.0, health_interval_s=0.1),
         outside_model("absent", argv=["/no/such/engine", "{port}"]),
         outside_model("second", "--exit", "1", "--once", str(tmp_path / "tried")),
     )
@@ -167,8 +167,8 @@ def test_an_engine_that_never_starts_says_its_last_words(
     assert engine(agent, "portless")["pid"] is None  # so nobody else can answer for it
     refused(ask(agent, "ends"), "CUDA out of memory, or the like")
     agent.until(lambda: engine(agent, "second")["ready"], "the second start is good", 10)
-    agent.until(lambda: engine(agent, "silent")["hangs"] > 0, "killed for its silence", 10)
-    assert "was not ready after 1 s (/health does not answer)" in agent.log()
+    agent.until(lambda: engine(agent, "silent")["hangs"] > 0, "killed for its silence", 20)
+    assert "was not ready after 3 s (/health does not answer)" in agent.log()
 
 
 def test_a_flood_of_lines_is_bounded_in_the_log_and_hurts_nobody(agent: Any) -> None:
