@@ -3,9 +3,9 @@
 `python load.py` reads an order as JSON from stdin and prints what it saw as JSON; times are time.monotonic(), which all
 processes of a machine share. Each answer is a function of its request's numbers and must be exactly that.
 
-{"kind": "mixed", requests, connections, seed}       V1 JSON, raw and V2 binary, wrong ones and poisoned ones in between,
-                                                     from ever changing numbers of clients, some of which leave early
-{"kind": "closed", seconds, connections}             one request in flight per connection
+{"kind": "mixed", requests, connections, seed}    V1 JSON, raw and V2 binary, wrong and poisoned ones in between, from
+                                                  ever changing numbers of clients, some of which leave early
+{"kind": "closed", seconds, connections}          one request in flight per connection
 {"kind": "open", rate, seconds, connections, deadline_ms, seed}    by a Poisson process, whatever the server does
 """
 

@@ -64,7 +64,9 @@ def test_next_to_nothing(
         round(1000 * (computed[n] - left[n]), 1) for n in left if n in computed and computed[n] > left[n]
     )
     abandoned = len(left) - answered
-    told = f"{len(left)} left, {answered} of them after their batch, {running} while it ran, {len(late)} before it began"
+    told = (
+        f"{len(left)} left, {answered} after their batch, {running} while it ran, {len(late)} before it began"
+    )
     share = f"{100 * len(late) / abandoned:.2f} % of {abandoned} computed for nobody, begun {late} ms after they left"
     print(f"{told}: {share}")
     assert abandoned > 0.7 * len(left)
