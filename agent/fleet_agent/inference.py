@@ -164,8 +164,8 @@ def _raw_reply(served: ServedModel, form: str, answer: Answer) -> Reply:
         raise Refusal(
             "internal", f"model {served.config.name} gives no single array; ask for application/json"
         )
-    body, headers = raw.write(form, answer.rows)
-    return Reply(body, headers=(*headers, *served.version_headers))
+    body, headers = raw.write(form, answer.rows, served.version_headers)
+    return Reply(body, headers=headers)
 
 
 def _embeddings(served: ServedModel, form: str, dimensions: object, answer: Answer) -> Reply:

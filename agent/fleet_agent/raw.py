@@ -8,7 +8,8 @@ in headers. Source: numpy.lib.format; arrays of objects, which are pickles, are 
 from __future__ import annotations
 
 import io
-from math import prod
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def answer_form(headers: Headers, form: str) -> str | None:
 def read(form: str, body: bytes, model: str, traits: Traits) -> dict[str, Array]:
     """The instances in the body, under the input's name. Raises Refusal."""
     if form == BARE:
-        return _bare(body, model, traits.inputs)
+        return _bare(body, model, traits)
     array = _npy(body)
     if not array.ndim or not len(array):
         raise Refusal("bad_request", "the array's first dimension is the instances, one at least")
@@ -53,35 +54,44 @@ def read(form: str, body: bytes, model: str, traits: Traits) -> dict[str, Array]
     return {declared["name"]: array}
 
 
-def write(form: str, rows: Array) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """The rows as a body with its headers."""
+def write(
+    form: str, rows: Array, more: tuple[tuple[bytes, bytes], ...]
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """The rows as a body with its headers, and `more` headers behind them."""
     if form == NPY:
         file = io.BytesIO()
         np.lib.format.write_array(file, np.asarray(rows), allow_pickle=False)
-        return file.getvalue(), [(b"content-type", NPY.encode())]
+        return file.getvalue(), ((b"content-type", NPY.encode()), *more)
     little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
-    shape = ",".join(map(str, rows.shape)).encode()
-    return little.tobytes(), [
+    return little.tobytes(), _headers(little.dtype, little.shape, more)
+
+
+@lru_cache(maxsize=256)
+def _headers(
+    dtype: np.dtype[Any], shape: tuple[int, ...], more: tuple[tuple[bytes, bytes], ...]
+) -> tuple[tuple[bytes, bytes], ...]:
+    return (
         (b"content-type", BARE.encode()),
-        (b"x-fleet-datatype", datatype_of(little).encode()),
-        (b"x-fleet-shape", shape),
-    ]
+        (b"x-fleet-datatype", datatype_of(np.empty(0, dtype)).encode()),
+        (b"x-fleet-shape", ",".join(map(str, shape)).encode()),
+        *more,
+    )
 
 
-def _bare(body: bytes, model: str, inputs: list[TensorMetadata]) -> dict[str, Array]:
-    if len(inputs) != 1 or -1 in inputs[0]["shape"][1:] or inputs[0]["datatype"] not in DTYPES:
+def _bare(body: bytes, model: str, traits: Traits) -> dict[str, Array]:
+    if traits.bare is None:
         raise Refusal(
             "bad_request",
             f"model {model} doesn't declare one input of numbers with a fixed shape, so bare numbers say too "
             f"little; send JSON, {NPY} or /v2 binary tensors",
         )
-    declared = inputs[0]
-    row = prod(declared["shape"][1:]) * DTYPES[declared["datatype"]].itemsize
-    if not body or len(body) % row:
+    name, datatype, shape, row = traits.bare
+    count, rest = divmod(len(body), row)
+    if rest or not count:
         raise Refusal("bad_request", f"an instance is {row} bytes; the body has {len(body)}")
-    shape = [len(body) // row, *declared["shape"][1:]]
-    name = declared["name"]
-    return {name: from_binary(name, declared["datatype"], shape, memoryview(body))}
+    if datatype == "BOOL":
+        return {name: from_binary(name, datatype, [count, *shape], memoryview(body))}
+    return {name: np.frombuffer(body, DTYPES[datatype]).reshape(count, *shape)}
 
 
 def _npy(body: bytes) -> Array:

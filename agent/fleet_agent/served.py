@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from fleet_agent.batcher import Batcher
@@ -14,7 +15,7 @@ from fleet_agent.curve import ServiceCurve
 from fleet_agent.generate.figures import Figures
 from fleet_agent.generate.generation import Generation
 from fleet_agent.payload import Payload, Rows
-from fleet_agent.tensors import TensorMetadata
+from fleet_agent.tensors import DTYPES, TensorMetadata
 from fleet_agent.versions import Stage
 from fleet_wire.agent import ModelConfig
 from fleet_wire.histogram import LatencyHistogram
@@ -37,6 +38,7 @@ class Traits:
     `predicts`: it computes batches. `max_tokens`: the most that an answer of a generator may have; None: it is none.
     `counts_prompt`: it says how many tokens a prompt has.
     `vector`: name and width (-1: any) of its one input, where that is a vector of FP32 numbers an instance.
+    `bare`: name, datatype, shape and bytes of an instance, where its one input has a fixed shape.
     """
 
     inputs: list[TensorMetadata]
@@ -48,12 +50,18 @@ class Traits:
     max_tokens: int | None = None
     counts_prompt: bool = False
     vector: tuple[str, int] | None = field(init=False, default=None)
+    bare: tuple[str, str, tuple[int, ...], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        if self.tensors and len(self.inputs) == 1:
-            only = self.inputs[0]
-            if only["datatype"] in ("FP32", "BF16") and len(only["shape"]) == 2:
-                object.__setattr__(self, "vector", (only["name"], only["shape"][1]))
+        if len(self.inputs) != 1:
+            return
+        only = self.inputs[0]
+        row = tuple(only["shape"][1:])
+        if only["datatype"] in DTYPES and -1 not in row:
+            width = prod(row) * DTYPES[only["datatype"]].itemsize
+            object.__setattr__(self, "bare", (only["name"], only["datatype"], row, width) if width else None)
+        if self.tensors and only["datatype"] in ("FP32", "BF16") and len(only["shape"]) == 2:
+            object.__setattr__(self, "vector", (only["name"], only["shape"][1]))
 
 
 @dataclass(slots=True)
