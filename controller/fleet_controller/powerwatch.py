@@ -1,8 +1,8 @@
 """PowerWatch: what the power controls say of the hosts, beside what the plan says. It shows, and switches nothing.
 
 Somebody presses a button, a breaker trips, a BMC forgets: a host that is off by plan draws power, one that serves by
-plan has none. Each control is asked once a minute, more rarely in a large fleet, beside the loop: one that hangs
-delays nobody.
+plan has none. Each control is asked at every twelfth look (once a minute, by default), more rarely in a large fleet, and beside the
+loop: one that hangs delays nobody.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleet_controller.hosts.power import Reading
 from fleet_controller.lifecycle import HostState
 from fleet_controller.records import HostRecord
 
-EVERY_S = 60.0
+EVERY_LOOKS = 12
 # A control takes up to a second of somebody's time: so many hosts are asked a second at most.
 HOSTS_PER_S = 10.0
 ASKED_AT_ONCE = 4
@@ -70,7 +70,7 @@ class PowerWatch:
         """Begin to ask for the hosts that are due, unless the last round still goes on. `busy` ones are left alone."""
         controlled = [host.name for host in site.spec.hosts if host.power.driver != "none"]
         now = self._clock.now()
-        every_s = max(EVERY_S, len(controlled) / HOSTS_PER_S)
+        every_s = max(EVERY_LOOKS * site.spec.controller.interval, len(controlled) / HOSTS_PER_S)
         with self._lock:
             self._seen = {name: seen for name, seen in self._seen.items() if name in set(controlled)}
             due = deque(

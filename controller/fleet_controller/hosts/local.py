@@ -24,9 +24,13 @@ _CHUNK = 1 << 20
 class LocalTransport:
     """Runs commands as children of this process, each in a session of its own; no shell is involved."""
 
-    def __init__(self, host: str, command_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, host: str, command_timeout_s: float = 60.0, withheld: frozenset[str] = frozenset()
+    ) -> None:
+        """`withheld` variables of our environment are not handed on: passwords."""
         self.host = host
         self.command_timeout_s = command_timeout_s
+        self._withheld = withheld
 
     def run(self, command: Command, hear: Hear | None = None) -> Result:
         timeout = command.timeout_s or self.command_timeout_s
@@ -36,7 +40,7 @@ class LocalTransport:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, **command.env},
+                env={k: v for k, v in os.environ.items() if k not in self._withheld} | dict(command.env),
                 start_new_session=True,
             )
         except FileNotFoundError:

@@ -153,6 +153,10 @@ class Machine:
             models=[_model_config(model) for model in models],
             device_memory_total_bytes=host.device_memory_bytes,
             drain_timeout_s=host.agent.drain_timeout,
+            latency_target_ms=None if target is None else target.target_ms,
+            latency_percentile=95.0 if target is None else target.percentile,
+            recycle=RecycleConfig(**host.agent.recycle.model_dump()),
+            telemetry=TelemetryConfig(**host.agent.telemetry.model_dump()),
         )
         wait = min(LISTEN_TIMEOUT_S, host.agent.start_timeout)
         answer = self._ask(
@@ -331,6 +335,7 @@ class Machines:
         self._spec = spec
         self._archives = Archives(folder)
         self._connections = Connections(spec)
+        self._secrets = frozenset(name for host in spec.hosts if (name := host.power.password_env))
         self._lock = threading.Lock()
         self._machines: dict[str, Machine] = {}
 
@@ -346,12 +351,14 @@ class Machines:
 
     def _transport(self, host: HostSpec) -> Transport:
         if host.is_local:
-            return LocalTransport(host.name)
+            return LocalTransport(host.name, withheld=self._secrets)
         return SshTransport(self._connections.to_host(host.name), host.ssh.command_timeout)
 
     def _power_transport(self, host: HostSpec) -> Transport:
         via = host.power.via
-        return LocalTransport(host.name) if via is None else self._transport(self._spec.host(via))
+        if via is None:
+            return LocalTransport(host.name, withheld=self._secrets)
+        return self._transport(self._spec.host(via))
 
     def close(self) -> None:
         self._connections.close()

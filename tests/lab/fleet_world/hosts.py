@@ -13,6 +13,7 @@ from typing import Any
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import AgentProcess, Installed, Probe, Stopped
+from fleet_controller.hosts.power import Reading
 from fleet_wire.agent import RunFile
 from fleet_world.baton import Baton, Mutex, Task
 from fleet_world.log import Log
@@ -222,6 +223,12 @@ class FakeMachine:
             return None
         self._control(0.05)
         return self._host.up
+
+    def power_status(self) -> Reading:
+        try:
+            return Reading("on" if self.powered() else "off")
+        except HostFailure as failure:
+            return Reading("unknown", failure.cause)
 
     def _control(self, takes_s: float) -> None:
         """Whoever controls the power: it may not answer at all."""

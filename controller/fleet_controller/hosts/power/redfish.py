@@ -44,6 +44,10 @@ class OnceConnector(Connector):  # type: ignore[misc]  # sushy has no types
             raise Late
         return super()._op(method, *args, **kwargs)
 
+    def check_retry_on_exception(self, exception_msg: object) -> bool:
+        """An order that some BMCs refuse because they are busy is not given again either."""
+        return False
+
 
 class Redfish:
     blind = False
@@ -108,7 +112,7 @@ class Redfish:
             try:
                 # Basic: a session would be left behind on the BMC, which has few
                 root = sushy.Sushy(
-                    self._power.bmc, auth=BasicAuth(self._power.user, secret), connector=connector
+                    self._power.bmc, auth=BasicAuth(self._power.user or "", secret), connector=connector
                 )
                 return work(root.get_system(self._power.system))
             finally:

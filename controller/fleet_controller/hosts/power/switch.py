@@ -65,7 +65,7 @@ class Switch:
             if level is Level.FALLING:
                 self._await(Level.OFF, until, "off", _Order())
             order = _Order()
-            if level is not Level.RISING:
+            if level is not Level.RISING or self._driver.blind:
                 order = self._give("on", self._driver.turn_on, until)
             self._await(Level.ON, until, "on", order)
             return True

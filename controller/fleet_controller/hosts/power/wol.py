@@ -53,12 +53,10 @@ class WakeOnLan:
 
     def read(self) -> Level:
         sign = self._doorbell.ring()
-        if sign == "greets":
+        if sign != "silent":
             self._gone = False
-            return Level.ON
-        if sign == "alive":
-            # its kernel answers: it comes up or goes down, or its SSH server is broken
-            return Level.FALLING if self._gone else Level.RISING
+            # a kernel without an SSH server: it comes up or goes down, or its server is broken
+            return Level.ON if sign == "greets" else Level.RISING
         if self._gone:
             return Level.OFF
         raise self._station.failure(
@@ -68,7 +66,6 @@ class WakeOnLan:
         )
 
     def turn_on(self, within_s: float) -> None:
-        self._gone = False
         to, _, port = self._power.broadcast.partition(":")
         mac = (self._power.mac or "").replace(":", "").replace("-", "")
         python = self._station.host.install.python if self._station.remote else sys.executable
