@@ -6,10 +6,8 @@ made anew every few seconds at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
-from fleet_agent.served import ServedModel
-from fleet_wire.agent import AgentConfig
 from fleet_wire.capacity import ModelLoad, pool_capacity
 
 _FRESH_S = 2.0
@@ -18,27 +16,18 @@ _FRESH_S = 2.0
 class Capacity:
     """Keeps the last estimate."""
 
-    def __init__(self, config: AgentConfig) -> None:
-        self._target_ms = config.latency_target_ms
-        self._percentile = config.latency_percentile
+    def __init__(self, target_ms: float | None, percentile: float) -> None:
+        self._target_ms = target_ms
+        self._percentile = percentile
         self._at = float("-inf")
         self._rps: float | None = None
 
-    def rps(self, models: Iterable[ServedModel], now: float) -> float | None:
+    def rps(self, models: Callable[[], Sequence[ModelLoad]], now: float) -> float | None:
         """None: no target is configured, no curve is known, or not even one request is that fast."""
         if self._target_ms is None:
             return None
         if now - self._at >= _FRESH_S:
             self._at = now
-            loads = [
-                ModelLoad(
-                    model.config.name,
-                    model.counters.completed,
-                    model.counters.items,
-                    model.cap.size,
-                    tuple(model.curve.points()),
-                )
-                for model in models
-            ]
+            loads = models()
             self._rps = pool_capacity([loads], self._target_ms, self._percentile) if loads else None
         return self._rps

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from fleet_agent import vitals
-from fleet_agent.crew import Slot
+from fleet_agent.slot import Slot
 from fleet_wire.agent import DeviceStatus
 
 _STATES = ("healthy", "degraded", "failed", "unknown")

@@ -18,15 +18,16 @@ from fleet_agent import vitals
 from fleet_agent.area import Placed
 from fleet_agent.batcher import Batch
 from fleet_agent.capacity import Capacity
-from fleet_agent.crew import Crew, Slot
+from fleet_agent.crew import Crew
 from fleet_agent.generate.sequence import Sequence as Generated
 from fleet_agent.generate.sequence import Wish
 from fleet_agent.outside.engines import OutsideEngines
 from fleet_agent.payload import Payload, Rows, count_of
 from fleet_agent.repository import Repository
 from fleet_agent.served import Answer, Ledger, ServedModel, Ticket
+from fleet_agent.slot import Slot
 from fleet_agent.stepper import Stepper
-from fleet_agent.stock import model_status
+from fleet_agent.stock import loads_of, model_status
 from fleet_agent.turns import Turns
 from fleet_agent.versions import Versions
 from fleet_wire.agent import AgentConfig, AgentState, AgentStatus, DeviceMemory, ModelStatus
@@ -69,7 +70,7 @@ class Engine:
         self._gathered_from = 0.0
         self._wake: asyncio.TimerHandle | None = None
         self._stopping = False
-        self._capacity = Capacity(config)
+        self._capacity = Capacity(config.latency_target_ms, config.latency_percentile)
 
     def start(self) -> None:
         """Start the workers; returns at once, see `state`."""
@@ -237,7 +238,7 @@ class Engine:
 
     def capacity_rps(self) -> float | None:
         """Requests/s within the configured latency target, by the learned curves; None without either."""
-        return self._capacity.rps(self.models.values(), time.monotonic())
+        return self._capacity.rps(lambda: loads_of(self.models.values()), time.monotonic())
 
     def status(self, pid: int) -> AgentStatus:
         models = [self.status_of(model) for model in self.models.values()]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fleet_agent.crew import Slot
 from fleet_agent.served import ServedModel
+from fleet_agent.slot import Slot
 from fleet_agent.turns import Turns
 
 

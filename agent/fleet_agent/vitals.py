@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fleet_agent.crew import Slot
 from fleet_agent.device.memory import declared_memory, together
 from fleet_agent.device.reading import Reading, shares
+from fleet_agent.slot import Slot
 from fleet_wire.agent import DeviceHealthState, DeviceMemory, DeviceStatus, ModelConfig
 
 

@@ -63,7 +63,8 @@ class Graphs:
                 self._forward(static)
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Of this thread alone: while one version is loaded, another one computes.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             outputs = self._forward(static)
         self._pool = graph.pool()
         return Recorded(graph, inputs, outputs)
