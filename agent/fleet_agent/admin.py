@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet_agent.documented import JsonRoute
 from fleet_agent.engine import Engine
+from fleet_agent.report import agent_status
 from fleet_agent.repository import Load, Old, Result, Unload
 from fleet_wire.agent import ModelConfig, ModelStatus
 from fleet_wire.refusal import Refusal
@@ -87,7 +87,7 @@ def admin(engine: Engine) -> APIRouter:
     @router.post("/admin/drain", summary="Take no new requests; those here are finished")
     async def drain() -> dict[str, Any]:
         engine.draining = True
-        status = engine.status(os.getpid())
+        status = agent_status(engine)
         return {"state": status.state, "in_flight": status.in_flight, "queued": status.queued}
 
     @router.get("/admin/models", summary="Every version that is here, and why one isn't")
@@ -118,6 +118,7 @@ async def changed(engine: Engine, wanted: Load | Unload) -> Result:
 def listed(engine: Engine) -> list[Listed]:
     entries = [_listed(engine.status_of(model), True) for model in engine.models.values()]
     entries += [_listed(status, False) for status in engine.beside()]
+    entries += [_listed(other.status(not engine.draining), True) for other in engine.outside.values()]
     here = {entry.name for entry in entries}
     for name, config in engine.versions.configs.items():
         if name not in here:
@@ -129,7 +130,7 @@ def _listed(status: ModelStatus, answers: bool) -> Listed:
     return Listed(
         name=status.name,
         version=status.version,
-        state=status.state or "loading",
+        state=status.state or ("ready" if status.ready else "failed" if status.error else "loading"),
         answers=answers,
         reason=status.error,
         queued=status.queued,

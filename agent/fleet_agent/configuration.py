@@ -26,7 +26,9 @@ def token_of(config: AgentConfig) -> str | None:
     names = [model.name for model in config.models]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BadConfig(f"model {twice[0]} is configured twice; one version of a model per agent")
+        raise BadConfig(
+            f"model {twice[0]} is configured twice; leave one version, and load others when it runs"
+        )
     if config.run_file is not None and not Path(config.run_file).expanduser().parent.is_dir():
         raise BadConfig(f"run_file: there is no folder {Path(config.run_file).parent}; create it first")
     if config.token_file is None:

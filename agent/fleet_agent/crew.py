@@ -114,7 +114,8 @@ class Crew:
     def holds(self, model: ServedModel) -> bool:
         """Whether some of it may still be in a device's memory."""
         return any(
-            model in slot.loaded or model.key in slot.unloading or slot.loading is model for slot in self.slots
+            model in slot.loaded or model.key in slot.unloading or slot.loading is model
+            for slot in self.slots
         )
 
     def abort(self, model: ServedModel, reason: str) -> None:

@@ -30,8 +30,7 @@ from fleet_agent.stepper import Stepper
 from fleet_agent.stock import loads_of, model_status
 from fleet_agent.turns import Turns
 from fleet_agent.versions import Versions
-from fleet_wire.agent import AgentConfig, AgentState, AgentStatus, DeviceMemory, ModelStatus
-from fleet_wire.histogram import merged
+from fleet_wire.agent import AgentConfig, AgentState, DeviceMemory, ModelStatus
 from fleet_wire.refusal import Refusal
 
 log = logging.getLogger("fleet_agent.engine")
@@ -240,37 +239,10 @@ class Engine:
         """Requests/s within the configured latency target, by the learned curves; None without either."""
         return self._capacity.rps(lambda: loads_of(self.models.values()), time.monotonic())
 
-    def status(self, pid: int) -> AgentStatus:
-        models = [self.status_of(model) for model in self.models.values()]
-        models += [engine.status(not self.draining) for engine in self.outside.values()]
-        others = self.beside()
-        counters = list(self.ledger.counters.values())
-        counters += [engine.counters for engine in self.outside.values()]
-        return AgentStatus(
-            fleet=self.config.fleet,
-            host=self.config.host,
-            action_id=self.config.action_id,
-            release=self.config.release,
-            pid=pid,
-            started_at=self.started_at,
-            at=time.time(),
-            state=self.state(),
-            error=self.reason() if self.state() in ("failed", "loading") else None,
-            models=models,
-            beside=others,
-            in_flight=sum(model.in_flight for model in (*models, *others)),
-            queued=sum(model.queued for model in (*models, *others)),
-            completed=sum(c.completed for c in counters),
-            errors=sum(c.errors for c in counters),
-            busy_s=self.busy_s(),
-            load_s=self.outside.load_s(self._crew.load_s),
-            latency=merged(c.latency for c in counters).to_wire(),
-            device=",".join(slot.device for slot in self.slots) or self.outside.device,
-            device_memory=self.device_memory(),
-            devices=vitals.devices(self.slots, self.config.device_memory_total_bytes, time.monotonic()),
-            capacity_rps=self.capacity_rps(),
-            recycles=vitals.recycles(self.slots),
-        )
+    @property
+    def load_s(self) -> float | None:
+        """How long it took until everything was loaded, None until then."""
+        return self.outside.load_s(self._crew.load_s)
 
     # Batches
 

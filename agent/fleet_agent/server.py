@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import os
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -23,8 +22,9 @@ from fleet_agent.call import Call, ClientGone, Headers, Receive, Reply, Send, re
 from fleet_agent.chat import ANSWERS, Chat, body_schema
 from fleet_agent.documented import REFUSAL, json_body, release
 from fleet_agent.engine import Engine
-from fleet_agent.inference import Inference
+from fleet_agent.inference import Inference, versioned
 from fleet_agent.metrics import EngineMetrics
+from fleet_agent.report import agent_status
 from fleet_agent.v2 import v2
 from fleet_agent.waiting import answered, through
 from fleet_wire.refusal import STATUS, Refusal
@@ -102,7 +102,6 @@ class Front:
         finally:
             self.ends()
 
-
     async def _outside(self, call: Call, scope: MutableMapping[str, Any], send: Send) -> bool:
         """Whether the call was for an outside engine, and is answered. Raises Refusal, ClientGone."""
         has_token = self._token is not None
@@ -159,7 +158,7 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/status", tags=["health"], summary="AgentStatus: models, counters, latency, device memory")
     async def status() -> Response:
-        body = engine.status(os.getpid()).model_dump_json(by_alias=True)
+        body = agent_status(engine).model_dump_json(by_alias=True)
         return Response(body, media_type="application/json")
 
     metrics = EngineMetrics(engine)
@@ -179,8 +178,9 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
 
     @app.get("/v1/models/{name:path}", tags=["V1"], summary="Whether a model is ready")
     async def model(name: str) -> dict[str, Any]:
-        served = engine.known(name)
-        state = {"name": name, "version": served.config.version, "ready": engine.model_ready(name)}
+        name, version = versioned(name)
+        served = engine.known(name, version)
+        state = {"name": name, "version": served.config.version, "ready": engine.ready(served)}
         return {
             **state,
             "id": name,
