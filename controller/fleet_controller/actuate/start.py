@@ -12,7 +12,7 @@ from fleet_controller.hosts.machine import AgentProcess, Machine, Probe
 from fleet_controller.hosts.release import Release
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
-from fleet_controller.spec import ModelSpec
+from fleet_controller.spec import LatencyTarget, ModelSpec
 from fleet_wire.agent import RunFile
 
 
@@ -81,7 +81,8 @@ def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: 
         machine.install(release, lambda text: hands.note(action.host, text))
         hands.move(action.host, HostState.STARTING, action.reason, action_id=action.id)
         models = [site.spec.model(name) for name in pool.models]
-        run = _started(machine, release, models, action.id, site.token(action.host))
+        target = pool.scaling.latency
+        run = _started(machine, release, models, action.id, site.token(action.host), target)
         # not release.key: an agent that this action started before fleet.yaml changed is found, and plan replaces it
         port, action_id, key = run.port, run.action_id, run.release
     hands.move(
@@ -95,16 +96,21 @@ def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: 
 
 
 def _started(
-    machine: Machine, release: Release, models: Sequence[ModelSpec], action_id: str, token: str
+    machine: Machine,
+    release: Release,
+    models: Sequence[ModelSpec],
+    action_id: str,
+    token: str,
+    target: LatencyTarget | None,
 ) -> RunFile:
     """Start the agent. One of ours that neither the journal nor the host's files knew of is stopped first."""
     try:
-        return machine.start(release, models, action_id, token)
+        return machine.start(release, models, action_id, token, target)
     except HostFailure as failure:
         if failure.kind != "conflict":
             raise
     machine.stop(grace_s=0.0)
-    return machine.start(release, models, action_id, token)
+    return machine.start(release, models, action_id, token, target)
 
 
 def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:

@@ -21,14 +21,16 @@ from fleet_controller.hosts.release import Release
 from fleet_controller.hosts.ssh import SshTransport
 from fleet_controller.hosts.ssh_connection import Connections
 from fleet_controller.hosts.transport import Transport
-from fleet_controller.spec import FleetSpec, HostSpec, ModelSpec
+from fleet_controller.spec import FleetSpec, HostSpec, LatencyTarget, ModelSpec
 from fleet_controller.spec.command import CommandSpec
 from fleet_controller.spec.weights import TensorSpec
 from fleet_wire.agent import (
     AgentConfig,
     ComputeConfig,
     ModelConfig,
+    RecycleConfig,
     RunFile,
+    TelemetryConfig,
     TensorConfig,
     WeightsFile,
 )
@@ -139,8 +141,16 @@ class Machine:
         return Installed(release.key, sent)
 
     @failpoint.around("machine.start")
-    def start(self, release: Release, models: Sequence[ModelSpec], action_id: str, token: str) -> RunFile:
-        """Start the agent, or find the one that this action started. Returns once it listens."""
+    def start(
+        self,
+        release: Release,
+        models: Sequence[ModelSpec],
+        action_id: str,
+        token: str,
+        target: LatencyTarget | None = None,
+    ) -> RunFile:
+        """Start the agent, or find the one that this action started. Returns once it listens. `target`: the pool's, for
+        the capacity that the agent tells."""
         host = self.spec
         config = AgentConfig(
             fleet=self._fleet,

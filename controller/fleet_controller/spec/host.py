@@ -23,7 +23,9 @@ from fleet_controller.spec.duration import Duration, PositiveDuration
 from fleet_controller.spec.localpath import LocalPath
 from fleet_controller.spec.part import Part, Text
 from fleet_controller.spec.power import PowerSpec
+from fleet_controller.spec.recycle import RecycleSpec
 from fleet_controller.spec.size import Size
+from fleet_controller.spec.telemetry import TelemetrySpec
 
 
 def _jump(value: str) -> str:
@@ -113,6 +115,10 @@ class AgentSpec(Part):
     start_timeout: PositiveDuration = Field(
         default=600.0, description="How long starting and loading the models may take."
     )
+    recycle: RecycleSpec = Field(
+        default=RecycleSpec(), description="When workers are replaced, for models that leak memory."
+    )
+    telemetry: TelemetrySpec = Field(default=TelemetrySpec(), description="Where traces are sent.")
 
 
 class InstallSpec(Part):
