@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -87,6 +88,8 @@ async def _serve(config: AgentConfig, token: str | None, listener: socket.socket
     await _first(server.is_up.wait(), serving)
     announce(config, listener)
     engine.start()
+    # What is there now stays: a full collection need not look at it while requests wait.
+    gc.freeze()
     await _first(stop.wait(), serving)
     await _drain(engine, front, hurry, config.drain_timeout_s)
     await engine.stop()
