@@ -15,6 +15,9 @@ package_of() {
         cron) echo cron ;;
         ip) echo iproute2 ;;
         virsh) echo libvirt-clients ;;
+        libvirtd) echo libvirt-daemon ;; # without -system: the program alone, no service
+        ipmitool) echo ipmitool ;;
+        ipmi_sim) echo openipmi ;;
         curl) echo curl ;;
         ps) echo procps ;;
         haproxy) echo haproxy ;;

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from fleet_controller.journal import Journal
 
 if TYPE_CHECKING:
     from conftest import Fleet
+    from fleet_lab.host import Host
     from fleet_lab.lab import Lab
 
 MakeFleet = Callable[..., "Fleet"]
@@ -51,20 +53,46 @@ def command(one: Fleet, name: str, env: dict[str, str]) -> None:
 
 
 class Power:
-    """A switch for each machine, and a line in `log` for each time that it was used."""
+    """A switch for each machine, all off at first, and a line in `log` for each time that it was used."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hosts: list[Host]) -> None:
+        self._folder = folder
+        self._hosts = hosts
         self._log = folder / "power.log"
         command = folder / "power"
         command.write_text(
-            f'#!/bin/sh\ncase "$1" in\nstatus) cat {folder}/"$2".power 2>/dev/null || echo off ;;\n'
-            f'*) echo "$1" > {folder}/"$2".power; echo "$2 $1" >> {self._log} ;;\nesac\n'
+            f'#!/bin/sh\ncase "$1" in\nstatus) cat {folder}/"$2".power ;;\n'
+            f'*) echo "$1" > {folder}/"$2".wanted; echo "$2 $1" >> {self._log} ;;\nesac\n'
         )
         command.chmod(0o755)
         self.spec = {
             "driver": "command",
             **{word: [str(command), word, "{name}"] for word in ("on", "off", "status")},
         }
+        for host in hosts:
+            self._switch(host, "off")
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._obey)
+        self._thread.start()
+
+    def _obey(self) -> None:
+        while not self._end.wait(0.05):
+            for host in self._hosts:
+                wanted = self._folder / f"{host.name}.wanted"
+                if wanted.exists() and (word := wanted.read_text().strip()):
+                    wanted.unlink()
+                    self._switch(host, word)
+
+    def _switch(self, host: Host, word: str) -> None:
+        if word == "on":
+            host.start()
+        else:
+            host.kill()
+        (self._folder / f"{host.name}.power").write_text(f"{word}\n")
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
 
     def never_twice(self) -> None:
         """No machine was switched on that was on, or off that was off."""
@@ -168,9 +196,12 @@ def test_real_processes_come_out_right_wherever_it_happens(
     one = make_fleet(tmp_path)
     try:
         if point.startswith(SWITCHED):
-            power = Power(one.folder)
-            one.on_machines([host.entry(power=power.spec) for host in ssh_hosts(3)])
-            days_work(one, point, how)
+            power = Power(one.folder, ssh_hosts(3))
+            try:
+                one.on_machines([host.entry(power=power.spec) for host in ssh_hosts.hosts])
+                days_work(one, point, how)
+            finally:
+                power.close()
             power.never_twice()
         else:
             days_work(one, point, how)
