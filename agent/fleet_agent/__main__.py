@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Coroutine, Generator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -25,7 +26,11 @@ from fleet_agent.hot import protocol_for
 from fleet_agent.listener import announce, bound
 from fleet_agent.logs import log_to_stderr
 from fleet_agent.server import Front
+from fleet_agent.tracewish import wanted
 from fleet_wire.agent import AgentConfig
+
+if TYPE_CHECKING:
+    from fleet_agent.tracing import Traces
 
 log = logging.getLogger("fleet_agent")
 
@@ -64,6 +69,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(config: AgentConfig, token: str | None, listener: socket.socket) -> int:
     engine = Engine(config, _nvml())
+    engine.traces = _traces(config)
     front = Front(engine, token)
     server = _Server(
         uvicorn.Config(
@@ -96,6 +102,8 @@ async def _serve(config: AgentConfig, token: str | None, listener: socket.socket
     server.should_exit = True
     server.force_exit = hurry.is_set()
     await serving
+    if engine.traces is not None:
+        await asyncio.to_thread(engine.traces.close)
     return 1 if hurry.is_set() else 0
 
 
@@ -126,6 +134,19 @@ def _heard(signum: int, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         log.warning("second signal: stopping at once")
         hurry.set()
     stop.set()
+
+
+def _traces(config: AgentConfig) -> Traces | None:
+    if not wanted(config.telemetry, os.environ):
+        return None
+    try:
+        from fleet_agent.tracing import traces  # costs nothing where it isn't wanted
+    except ImportError as error:
+        log.error(
+            "no traces: %s; install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http", error
+        )
+        return None
+    return traces(config)
 
 
 def _nvml() -> ModuleType | None:

@@ -58,6 +58,11 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = request_id(self.headers.get(b"x-request-id"))
 
+    @property
+    def identified(self) -> Headers:
+        """The headers, with the request's own id where the client gave none."""
+        return {**self.headers, b"x-request-id": self.request_id}
+
     async def body(self) -> bytes:
         """All of it. Raises Refusal `too_large`, `request_timeout`, `bad_request`; ClientGone."""
         length = self.headers.get(b"content-length")

@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet_agent import payload as payloads
 from fleet_agent import vitals
@@ -32,6 +32,9 @@ from fleet_agent.turns import Turns
 from fleet_agent.versions import Versions
 from fleet_wire.agent import AgentConfig, AgentState, DeviceMemory, ModelStatus
 from fleet_wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fleet_agent.tracing import Trace, Traces
 
 log = logging.getLogger("fleet_agent.engine")
 
@@ -69,6 +72,7 @@ class Engine:
         self._gathered_from = 0.0
         self._wake: asyncio.TimerHandle | None = None
         self._stopping = False
+        self.traces: Traces | None = None  # set before `start` where they are wanted
         self._capacity = Capacity(config.latency_target_ms, config.latency_percentile)
 
     def start(self) -> None:
@@ -96,6 +100,7 @@ class Engine:
         deadline: float | None = None,
         priority: int = 0,
         wants_tokens: bool = False,
+        trace: Trace | None = None,
     ) -> Ticket:
         """Queue a request; `deadline` is in time.monotonic() seconds. `ended` is called once, later, unless the ticket
         is abandoned. Raises Refusal."""
@@ -113,8 +118,12 @@ class Engine:
             else:
                 served.counters.expired += 1
                 served.counters.errors += 1
+            if trace is not None:
+                trace.ended(refusal)
             raise
         ticket = Ticket(request, served, payload, count, now, wants_tokens, ended)
+        if trace is not None:
+            ticket.trace = trace
         if deadline is not None:
             loop = asyncio.get_running_loop()
             ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
@@ -159,6 +168,8 @@ class Engine:
         """The client is gone: what waits leaves the queue, what runs is dropped when it returns."""
         if self._forget(ticket):
             ticket.model.counters.abandoned += 1
+            if ticket.trace is not None:
+                ticket.trace.abandoned()
 
     @property
     def idle(self) -> bool:
@@ -324,6 +335,10 @@ class Engine:
         model.counters.sizes[batch.size] = model.counters.sizes.get(batch.size, 0) + 1
         waits = [(now - t.started) * 1000.0 for t, p in zip(tickets, batch.parts, strict=True) if not p.start]
         model.counters.queue_wait.record_all(waits)
+        if self.traces is not None:
+            for ticket in tickets:
+                if ticket.trace is not None:
+                    ticket.trace.sent(batch.size)
         area = slot.link.area
         area.clear()
         columns = payloads.stackable(parts)
@@ -387,8 +402,6 @@ class Engine:
                 self._refuse(ticket, Refusal("unavailable", failed[ticket.model] or "", 30.0))
             for model, error in failed.items():
                 model.generation.stop(Refusal("unavailable", error or "", 30.0))
-            for model, error in failed.items():
-                model.generation.stop(Refusal("unavailable", error or "", 30.0))
 
     def _finish(self, slot: Slot, results: Sequence[Answer | Refusal], now: float) -> None:
         assert slot.running is not None
@@ -427,6 +440,8 @@ class Engine:
         if ticket.timer is not None:
             ticket.timer.cancel()
         latencies.append((now - ticket.started) * 1000.0)
+        if ticket.trace is not None:
+            ticket.trace.ended(None)
         ticket.ended(answer)
 
     def _expire(self, ticket: Ticket) -> None:
@@ -442,6 +457,8 @@ class Engine:
             ticket.model.counters.errors += 1
         else:
             ticket.model.counters.bad += 1
+        if ticket.trace is not None:
+            ticket.trace.ended(refusal)
         ticket.ended(refusal)
 
     def _forget(self, ticket: Ticket) -> bool:

@@ -37,6 +37,8 @@ _READ = (
     b"content-length",
     b"content-type",
     b"inference-header-content-length",
+    b"traceparent",
+    b"tracestate",
     b"x-fleet-model",
     b"x-fleet-priority",
     b"x-request-id",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -213,6 +213,8 @@ class HotProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _ask(self, head: Head, work: Work, body: bytes) -> None:
+        if self.front.engine.traces is not None:
+            self._head = head = named(head)
         headers = head.headers
         try:
             asked = work(headers, body)
@@ -230,8 +232,10 @@ class HotProtocol(HttpToolsProtocol):
                 except Exception:  # The last boundary, as in Front.
                     self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
 
+            traces = self.front.engine.traces
+            trace = None if traces is None else traces.begin(headers, asked.served)
             self._ticket = self.front.engine.submit(
-                asked.served, asked.payload, ended, deadline, priority_of(headers), asked.wants_tokens
+                asked.served, asked.payload, ended, deadline, priority_of(headers), asked.wants_tokens, trace
             )
         except Refusal as refusal:
             self._reply(refused(refusal))
@@ -293,6 +297,12 @@ class HotProtocol(HttpToolsProtocol):
             self._reply(refused(Refusal("request_timeout", f"the body stopped coming for {limit:.0f} s")))
         else:
             self.transport.close()
+
+
+def named(head: Head) -> Head:
+    """The same with the id that the reply will have, where the client gave none. A head may be of many calls."""
+    own = request_id(head.headers.get(b"x-request-id"))
+    return replace(head, headers={**head.headers, b"x-request-id": own})
 
 
 def protocol_for(front: Front) -> type[HotProtocol]:

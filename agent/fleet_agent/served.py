@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet_agent.batcher import Batcher
 from fleet_agent.cap import MemoryCap
@@ -20,6 +20,9 @@ from fleet_agent.versions import Stage
 from fleet_wire.agent import ModelConfig
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fleet_agent.tracing import Trace
 
 
 @dataclass(slots=True)
@@ -99,6 +102,7 @@ class Ticket:
     wants_tokens: bool
     ended: Callable[[Answer | Refusal], None]
     timer: asyncio.TimerHandle | None = None
+    trace: Trace | None = None
 
 
 class Ledger:

@@ -24,8 +24,9 @@ async def answered(engine: Engine, call: Call, work: Work) -> Reply:
         if not future.done():
             future.set_result(outcome)
 
+    trace = None if engine.traces is None else engine.traces.begin(call.identified, asked.served)
     ticket = engine.submit(
-        asked.served, asked.payload, ended, deadline, priority_of(call.headers), asked.wants_tokens
+        asked.served, asked.payload, ended, deadline, priority_of(call.headers), asked.wants_tokens, trace
     )
     watch = asyncio.create_task(call.gone())
     watch.add_done_callback(lambda task: None if task.cancelled() else future.cancel())
