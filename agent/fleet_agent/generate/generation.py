@@ -170,9 +170,11 @@ class Generation:
         self.figures.stepped += step.size
         self._tally.inference.record((now - step.formed_at) * 1000.0)
         if out_of_memory is not None:
+            before = self.cap.size
             self.cap.failed(out_of_memory, now)
-            message = "model %s: memory doesn't hold %d sequences; at most %d run at once now"
-            log.warning(message, self._name, out_of_memory, self.cap.size)
+            if self.cap.size != before:  # as long as more than that run, every step fails once
+                message = "model %s: memory doesn't hold %d sequences; at most %d run at once now"
+                log.warning(message, self._name, out_of_memory, self.cap.size)
         else:
             self.cap.fitted(step.size, now)
             self.curve.observed(step.size, now - step.formed_at)

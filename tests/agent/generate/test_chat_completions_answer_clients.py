@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -25,7 +24,7 @@ STORY = "Tell me a story."
 
 @pytest.fixture(scope="module")
 def agent(start_shared_agent, tiny_chat, tiny_model):
-    slow = tiny_chat("slow", {"delay_ms": 10})
+    slow = tiny_chat("slow", {"delay_ms": 5})
     return start_shared_agent(tiny_chat(), slow, tiny_model()).ready()
 
 
@@ -109,37 +108,32 @@ def test_many_at_once_share_steps_and_each_gets_its_own_answer(agent, client, fi
     sequences = figure(agent, "fleet_agent_step_sequences_total", model="slow") - before["step_sequences"]
     # Twelve answers of 24 to 85 bytes: alone that would be over 600 steps.
     assert sequences > 600
-    assert steps < sequences / 4
+    assert steps < sequences / 2
 
 
-def test_a_short_one_that_comes_during_a_long_one_is_over_first(client):
+def test_a_short_one_that_comes_during_a_long_one_is_over_first(agent, client, figure):
     long = client.chat.completions.create(**asked(STORY, model="slow"), stream=True)
     text = next(long).choices[0].delta.content or ""
     short = client.chat.completions.create(**asked("Goodbye", model="slow"))
     assert short.choices[0].message.content == "Goodbye!"
-    arrived = time.monotonic()
+    assert figure(agent, "fleet_agent_running_sequences", model="slow") == 1  # the long one
     text += "".join(chunk.choices[0].delta.content or "" for chunk in long)
     assert text == ANSWERS[STORY]
-    # Over 300 bytes of 10 ms each had to come; the short one took some ten of them.
-    assert time.monotonic() - arrived > 1.0
 
 
-def test_curl_gets_the_pieces_as_they_come(agent):
+def test_curl_gets_the_pieces_as_they_come(agent, figure):
     command = ["curl", "-sN", f"{agent.url}/v1/chat/completions", "-d", "@-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as curl:
-        curl.stdin.write(body_of("Say the alphabet.", model="slow", stream=True))
+        curl.stdin.write(body_of(STORY, model="slow", stream=True))
         curl.stdin.close()
-        lines, times = [], []
-        for line in curl.stdout:
-            if line != "\n":
-                lines.append(line.rstrip("\n"))
-                times.append(time.monotonic())
+        lines = [curl.stdout.readline().rstrip("\n")]
+        assert figure(agent, "fleet_agent_running_sequences", model="slow") == 1  # it is still being said
+        lines += [line.rstrip("\n") for line in curl.stdout if line != "\n"]
     assert lines[-1] == "data: [DONE]"
     assert all(line.startswith("data: {") for line in lines[:-1])
     pieces = [json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in lines[:-1]]
-    assert "".join(pieces) == ANSWERS["Say the alphabet."]
-    assert times[-1] - times[0] > 0.3  # 51 bytes at 10 ms
-    assert len(pieces) > 40
+    assert "".join(pieces) == ANSWERS[STORY]
+    assert len(pieces) > 20
 
 
 def test_headers_come_with_a_stream(agent):
@@ -161,7 +155,7 @@ def test_a_client_that_leaves_takes_its_sequence_along(agent, client, figure):
     next(stream)
     next(stream)
     stream.close()
-    agent.until(lambda: figure(agent, "fleet_agent_running_sequences", model="slow") == 0, "left", 2.0)
+    agent.until(lambda: figure(agent, "fleet_agent_running_sequences", model="slow") == 0, "left")
     assert figure(agent, "fleet_agent_requests_total", model="slow", outcome="abandoned") == before + 1
     tokens = figure(agent, "fleet_agent_tokens_total", model="slow")
     time.sleep(0.1)
@@ -225,19 +219,14 @@ def test_a_stream_passes_the_balancer_as_it_comes_and_ends_when_its_client_leave
 ):
     url = start_balancer(agent.url.removeprefix("http://"))
     with openai_client(url) as through:
-        began = time.monotonic()
-        stream = through.chat.completions.create(**asked("Say the alphabet.", model="slow"), stream=True)
-        times, text = [], ""
-        for chunk in stream:
-            times.append(time.monotonic() - began)
-            text += chunk.choices[0].delta.content or ""
-        assert text == ANSWERS["Say the alphabet."]
-        # The first pieces came long before the last one, and no two far apart.
-        assert times[1] < times[-1] / 3
-        assert max(later - earlier for earlier, later in itertools.pairwise(times)) < times[-1] / 2
+        stream = through.chat.completions.create(**asked(STORY, model="slow"), stream=True)
+        text = "".join(next(stream).choices[0].delta.content or "" for _ in range(3))
+        # The first pieces are here while the agent is still at it: 300 more to come, 5 ms each.
+        assert figure(agent, "fleet_agent_running_sequences", model="slow") == 1
+        assert text + "".join(chunk.choices[0].delta.content or "" for chunk in stream) == ANSWERS[STORY]
         before = figure(agent, "fleet_agent_requests_total", model="slow", outcome="abandoned")
         stream = through.chat.completions.create(**asked(STORY, model="slow"), stream=True)
         next(stream)
         stream.close()
-    agent.until(lambda: figure(agent, "fleet_agent_running_sequences", model="slow") == 0, "left", 2.0)
+    agent.until(lambda: figure(agent, "fleet_agent_running_sequences", model="slow") == 0, "left")
     assert figure(agent, "fleet_agent_requests_total", model="slow", outcome="abandoned") == before + 1

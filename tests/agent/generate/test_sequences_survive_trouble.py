@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -115,27 +114,26 @@ def test_a_full_queue_is_refused_with_when_to_come_back(agent):
         assert said(waits.result()) == "ab"
 
 
-def test_a_model_with_batches_goes_on_beside_one_that_generates(agent):
-    done = threading.Event()
+def test_a_model_with_batches_goes_on_beside_one_that_generates(agent, figure):
+    def tokens():
+        return figure(agent, "fleet_agent_tokens_total", model="slow")
 
-    def generate():
-        replies = [post(agent, "slow", {"pieces": 40}) for _ in range(1)]
-        done.set()
-        return replies
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(generate)
-        answered = 0
-        while not done.is_set():
+    plan = body_of("slow", {"pieces": 5000}, stream=True)
+    with agent.http.stream("POST", "/v1/chat/completions", json=plan) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        counts = [tokens()]
+        for _ in range(5):
+            # Each waits for a step or two of 20 ms, and none of them for the end of the answer.
             assert agent.predict("tiny", [[1, 2, 3, 4]]).status_code == 200
-            answered += 1
-        assert said(future.result()[0]) == "ab" * 40
-    # Each waits for a step of 20 ms at most, and one is answered between any two steps.
-    assert answered >= 10
+            agent.until(lambda: tokens() > counts[-1], "stepping on")
+            counts.append(tokens())
+        assert figure(agent, "fleet_agent_running_sequences", model="slow") == 1
+    agent.until(lambda: agent.status()["in_flight"] == 0, "left")
 
 
 def test_a_reader_who_does_not_read_holds_the_sequence_and_gets_all_of_it_later(agent, figure):
-    pieces, size = 400, 100_000
+    pieces, size = 250, 100_000
     plan = {"pieces": pieces, "text": "x" * 100, "times": size // 100}
 
     def count():
@@ -157,34 +155,31 @@ def test_a_reader_who_does_not_read_holds_the_sequence_and_gets_all_of_it_later(
     assert len(text) == pieces * size
 
 
-def test_a_killed_worker_ends_its_streams_at_once_and_what_waits_goes_on(start_agent, actor):
-    agent = start_agent(actor("chat", options={"delay_ms": 20}, max_batch_size=2), hang_timeout_s=30).ready()
+def test_a_killed_worker_ends_its_streams_at_once_and_what_waits_goes_on(agent):
+    plan = body_of("alone", {"pieces": 5000}, stream=True)
     with ExitStack() as stack:
-        request = body_of("chat", {"pieces": 5000}, stream=True)
-        streams = [
-            stack.enter_context(
-                httpx.stream("POST", f"{agent.url}/v1/chat/completions", json=request, timeout=60)
-            )
-            for _ in range(2)
-        ]
+        stream = stack.enter_context(agent.http.stream("POST", "/v1/chat/completions", json=plan))
+        lines = stream.iter_lines()
+        next(lines)
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        waits = pool.submit(post, agent, "chat", {"pieces": 3})
+        waits = pool.submit(post, agent, "alone", {"pieces": 3})
         agent.until(lambda: agent.status()["queued"] == 1, "waiting")
         killed = time.monotonic()
         os.kill(agent.worker(), signal.SIGKILL)
-        for stream in streams:
-            text, error = events(stream.iter_lines())
-            assert text
-            assert error["code"] == "unavailable"
-            assert "may be sent again" in error["message"]
+        _, error = events(lines)
         assert time.monotonic() - killed < 1.0
+        assert error["code"] == "unavailable"
+        assert "may be sent again" in error["message"]
         assert said(waits.result()) == "ababab"
     assert agent.status()["in_flight"] == agent.status()["queued"] == 0
-    # A drain lets what runs come to its end.
-    with httpx.stream(
-        "POST", f"{agent.url}/v1/chat/completions", json=body_of("chat", {"pieces": 20}, stream=True)
-    ) as last:
-        lines = last.iter_lines()
+
+
+@pytest.mark.slow
+def test_a_drain_lets_what_runs_come_to_its_end(start_agent, actor):
+    agent = start_agent(actor("chat", options={"delay_ms": 20})).ready()
+    plan = body_of("chat", {"pieces": 20}, stream=True)
+    with agent.http.stream("POST", "/v1/chat/completions", json=plan) as reply:
+        lines = reply.iter_lines()
         next(lines)
         os.kill(agent.pid, signal.SIGTERM)
         agent.until(lambda: agent.status()["state"] == "draining", "draining")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet_agent.generate.stops import Stops
@@ -41,6 +41,7 @@ def test_what_cannot_be_a_stop_string_is_let_through_at_once():
     assert watch.push("a") == ("Ea", False)
 
 
+@settings(max_examples=60)
 @given(
     stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
     pieces=st.lists(st.text("ab", max_size=5), max_size=8),

@@ -89,7 +89,7 @@ class World:
         self.scheduler.hold(number, bool(held))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(most=st.integers(1, 4), actions=st.lists(ACTION, max_size=80))
 def test_every_sequence_gets_its_steps_and_an_end(most, actions):
     world = World(most)
