@@ -111,11 +111,12 @@ class EngineMetrics(Collector):
             latency.add_metric(labels, *_cumulative(engine.counters.latency))
         yield from (requests, batches, items, queued, running, ready, latency, batch_s, limit)
         yield from (wait, sizes, unwanted)
-        yield from generating(
+        texts = [
             (list(key), model.generation)
             for key, model in here.items()
             if model.traits is not None and model.traits.max_tokens is not None
-        )
+        ]
+        yield from generating(texts, _cumulative)
         yield CounterMetricFamily(
             "fleet_agent_busy_seconds",
             "How long the devices ran batches, mean over devices.",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from fleet_wire.histogram import GAMMA, LatencyHistogram
+from fleet_wire.histogram import LatencyHistogram
 
-# Upper bounds in seconds: a token of a small model takes under a millisecond, a first one behind a queue a minute.
-_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LABELS = ["model", "version"]
+
+# A histogram as Prometheus wants it: counts up to each bound, and the sum in seconds.
+Cumulative = Callable[[LatencyHistogram], tuple[list[tuple[str, float]], float]]
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class Generating(Protocol):
     def limit(self) -> int: ...
 
 
-def families(models: Iterable[tuple[list[str], Generating]]) -> Iterable[Metric]:
+def families(models: Iterable[tuple[list[str], Generating]], cumulative: Cumulative) -> Iterable[Metric]:
     """For the models that generate, each with the values of its labels: name and version."""
     tokens = CounterMetricFamily("fleet_agent_tokens", "Tokens generated.", labels=_LABELS)
     steps = CounterMetricFamily("fleet_agent_steps", "Steps of generating.", labels=_LABELS)
@@ -65,13 +66,6 @@ def families(models: Iterable[tuple[list[str], Generating]]) -> Iterable[Metric]
         running.add_metric(labels, model.in_flight)
         waiting.add_metric(labels, model.queued)
         limit.add_metric(labels, model.limit)
-        first.add_metric(labels, *_cumulative(figures.first))
-        between.add_metric(labels, *_cumulative(figures.between))
+        first.add_metric(labels, *cumulative(figures.first))
+        between.add_metric(labels, *cumulative(figures.between))
     yield from (tokens, steps, stepped, running, waiting, limit, first, between)
-
-
-def _cumulative(histogram: LatencyHistogram) -> tuple[list[tuple[str, float]], float]:
-    """Counts up to each bound, to the precision of the histogram's own buckets, and the sum in seconds."""
-    uppers = [(GAMMA**index / 1000.0, count) for index, count in histogram.counts.items()]
-    buckets = [(str(bound), float(sum(n for upper, n in uppers if upper <= bound))) for bound in _BOUNDS]
-    return [*buckets, ("+Inf", float(histogram.count))], histogram.sum_ms / 1000.0
