@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -83,6 +83,7 @@ class _Request(Generic[T]):
     arrived: float
     deadline: float | None
     priority: int
+    group: Hashable = None
     sent: int = 0
     results: dict[int, T] | None = None  # by the first item's number, once it is cut
     returned: int = 0
@@ -121,6 +122,8 @@ class Batcher(Generic[T]):
         self._waiting_items = 0
         self._items: dict[int, int] = {}  # of them by priority
         self._cut = 0  # waiting requests of which something has gone already
+        self._group: Hashable = None  # of what waits, unless it is mixed
+        self._mixed = False
         self._picked = 0
         self._batches = 0
         self.unwanted = 0  # items that came back for requests which are no more; the reader sets it to 0
@@ -157,10 +160,12 @@ class Batcher(Generic[T]):
         deadline: float | None = None,
         priority: int = 0,
         busy_s: float = 0.0,
+        group: Hashable = None,
     ) -> None:
         """Queue `count` items under the caller's number `request`, to be answered before `deadline`.
 
-        `priority`: one of PRIORITIES, higher is served first. `busy_s`: until a device is free for this queue.
+        `priority`: one of PRIORITIES, higher is served first. `busy_s`: until a device is free for this queue. `group`:
+        only requests with the same one share a batch (predictions don't know of groups: they take batches for full).
         Raises Refusal `overloaded` (the queue is full, with the time it needs), `unavailable` (it can't be answered in
         time, with when to come back) or `deadline_exceeded`; ValueError for a number in use or an empty request.
         """
@@ -172,7 +177,11 @@ class Batcher(Generic[T]):
         if deadline is not None:
             self._check_deadline(count, now, deadline, priority, busy_s)
             heapq.heappush(self._deadlines, (deadline, request))
-        entry: _Request[T] = _Request(count, now, deadline, priority)
+        if not self._waiting:
+            self._group, self._mixed = group, False
+        elif group != self._group:
+            self._mixed = True
+        entry: _Request[T] = _Request(count, now, deadline, priority, group)
         self._live[request] = entry
         queue = self._queues.get(priority)
         if queue is None:
@@ -228,7 +237,7 @@ class Batcher(Generic[T]):
         if not self._waiting or now < self._ripe_at():
             return Taken(None, tuple(expired))
         waiting = [(priority, queue) for priority, queue in self._queues.items() if queue]
-        if len(waiting) == 1 and not self._deadlines:
+        if len(waiting) == 1 and not self._deadlines and not self._mixed:
             parts = self._first_come(*waiting[0])
         else:
             parts = self._chosen(now, expired)
@@ -263,12 +272,19 @@ class Batcher(Generic[T]):
         return parts
 
     def _chosen(self, now: float, expired: list[int]) -> list[Part]:
-        """A batch by priority and deadline; what can't make its deadline any more is forgotten, into `expired`."""
+        """A batch by priority, deadline and group; what can't make its deadline any more is forgotten, into `expired`.
+
+        Of several groups, the first request's is taken, whose turn comes by priority and arrival: none starves.
+        """
+        alike: Iterator[tuple[int, _Request[T]]] | None = None
         parts: list[Part] = []
         room = self.max_batch_size
         taken = 0
         while room > 0 and self._waiting:
-            request, entry = self._next()
+            following = self._next() if alike is None else next(alike, None)
+            if following is None:
+                break
+            request, entry = following
             left = entry.count - entry.sent
             if entry.deadline is not None:
                 most = self._most_within(entry.deadline - now, now)
@@ -284,7 +300,14 @@ class Batcher(Generic[T]):
             taken += size
             room -= size
             self._send(request, entry, size)
+            if alike is None and self._mixed:
+                alike = self._alike(request, entry.group)
         return parts
+
+    def _alike(self, request: int, group: Hashable) -> Iterator[tuple[int, _Request[T]]]:
+        """The others of a group that wait now."""
+        waiting = [pair for queue in self._queues.values() for pair in queue.items()]
+        return iter([(other, entry) for other, entry in waiting if entry.group == group and other != request])
 
     def finish(self, batch: Batch, outcomes: Sequence[T | Refusal], now: float) -> list[Finished[T]]:
         """Take back a batch with one outcome per part; answers the requests that are over now.

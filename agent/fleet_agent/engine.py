@@ -21,6 +21,7 @@ from fleet_agent.capacity import Capacity
 from fleet_agent.crew import Crew
 from fleet_agent.generate.sequence import Sequence as Generated
 from fleet_agent.generate.sequence import Wish
+from fleet_agent.lengths import lengths_of, padding
 from fleet_agent.outside.engines import OutsideEngines
 from fleet_agent.payload import Payload, Rows, count_of
 from fleet_agent.repository import Repository
@@ -109,7 +110,7 @@ class Engine:
         count = count_of(payload)
         try:
             busy_s = 0.0 if deadline is None else self._busy_s(now)
-            served.batcher.add(request, count, now, deadline, priority, busy_s)
+            served.batcher.add(request, count, now, deadline, priority, busy_s, served.group_of(payload))
         except Refusal as refusal:
             if refusal.code == "overloaded":
                 served.counters.overloaded += 1
@@ -339,6 +340,10 @@ class Engine:
             for ticket in tickets:
                 if ticket.trace is not None:
                     ticket.trace.sent(batch.size)
+        if model.traits is not None and model.traits.length_buckets is not None:
+            used, added = padding([length for part in parts for length in lengths_of(part)])
+            model.counters.used_length += used
+            model.counters.padding_length += added
         area = slot.link.area
         area.clear()
         columns = payloads.stackable(parts)

@@ -82,6 +82,11 @@ class EngineMetrics(Collector):
             "Instances computed for requests that had been abandoned or had expired meanwhile.",
             labels=["model", "version"],
         )
+        lengths = CounterMetricFamily(
+            "fleet_agent_length",
+            "Lengths of instances, and what was added to pad them to their batch; of models with length_buckets.",
+            labels=["model", "version", "of"],
+        )
         everyone = sorted(self._engine.everyone, key=lambda model: model.stage == "answering")
         here = {(model.config.name, model.config.version): model for model in everyone}
         # Versions that have left keep their counters.
@@ -96,6 +101,8 @@ class EngineMetrics(Collector):
             wait.add_metric(labels, *_cumulative(counters.queue_wait))
             sizes.add_metric(labels, *_sized(counters.sizes))
             unwanted.add_metric(labels, counters.unwanted)
+            lengths.add_metric([*labels, "instances"], counters.used_length)
+            lengths.add_metric([*labels, "padding"], counters.padding_length)
             if (model := here.get((name, version))) is not None:
                 queued.add_metric(labels, model.batcher.queued)
                 running.add_metric(labels, model.batcher.in_flight)
@@ -110,7 +117,7 @@ class EngineMetrics(Collector):
             ready.add_metric(labels, engine.ready and not self._engine.draining)
             latency.add_metric(labels, *_cumulative(engine.counters.latency))
         yield from (requests, batches, items, queued, running, ready, latency, batch_s, limit)
-        yield from (wait, sizes, unwanted)
+        yield from (wait, sizes, unwanted, lengths)
         texts = [
             (list(key), model.generation)
             for key, model in here.items()

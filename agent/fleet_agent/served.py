@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from fleet_agent.cap import MemoryCap
 from fleet_agent.curve import ServiceCurve
 from fleet_agent.generate.figures import Figures
 from fleet_agent.generate.generation import Generation
+from fleet_agent.lengths import group_of
 from fleet_agent.payload import Payload, Rows
 from fleet_agent.tensors import DTYPES, TensorMetadata
 from fleet_agent.versions import Stage
@@ -40,6 +41,7 @@ class Traits:
 
     `predicts`: it computes batches. `max_tokens`: the most that an answer of a generator may have; None: it is none.
     `counts_prompt`: it says how many tokens a prompt has.
+    `length_buckets`: see lengths.py; `varies`: instances may differ in shape, and not all can share a batch.
     `vector`: name and width (-1: any) of its one input, where that is a vector of FP32 numbers an instance.
     `bare`: name, datatype, shape and bytes of an instance, where its one input has a fixed shape.
     """
@@ -52,10 +54,14 @@ class Traits:
     predicts: bool = True
     max_tokens: int | None = None
     counts_prompt: bool = False
+    length_buckets: list[int] | None = None
+    varies: bool = field(init=False, default=False)
     vector: tuple[str, int] | None = field(init=False, default=None)
     bare: tuple[str, str, tuple[int, ...], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        open_ended = not self.inputs or any(-1 in tensor["shape"][1:] for tensor in self.inputs)
+        object.__setattr__(self, "varies", self.length_buckets is not None or (self.tensors and open_ended))
         if len(self.inputs) != 1:
             return
         only = self.inputs[0]
@@ -87,6 +93,8 @@ class Counters:
     )  # until the first item is on its way
     sizes: dict[int, int] = field(default_factory=dict)  # batches by how many items were in them
     generated: Figures = field(default_factory=Figures)
+    used_length: int = 0  # of instances of models with length buckets
+    padding_length: int = 0  # what was added to them, to be as long as the longest in their batch
     unwanted: int = 0  # items computed for requests that were abandoned or had expired
 
 
@@ -145,3 +153,9 @@ class ServedModel:
         self.traits: Traits | None = None
         self.error: str | None = None
         self.load_crashes = 0
+
+    def group_of(self, payload: Payload) -> Hashable:
+        """Only requests with the same answer may share a batch; None: all may."""
+        if self.traits is None or not self.traits.varies:
+            return None
+        return group_of(payload, self.traits.length_buckets)

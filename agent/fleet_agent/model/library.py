@@ -111,6 +111,7 @@ class Library:
             "tensors": not callable(getattr(model.instance, "preprocess", None)),
             "memory_bytes": held,
             "predicts": model.predicts,
+            "length_buckets": model.length_buckets,
             "max_tokens": None if model.generator is None else model.generator.max_tokens,
             "counts_prompt": model.generator is not None and model.generator.counts_prompt,
             # Beside batches of another version the times would be those of two.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fleet_agent.lengths import checked_buckets
 from fleet_agent.model.batch import Inputs
 from fleet_agent.model.compute import Prepared
 from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, said
@@ -37,6 +38,8 @@ class LoadedModel:
         try:
             self.inputs = _metadata(instance, "inputs", where)
             self.outputs = _metadata(instance, "outputs", where)
+            buckets = getattr(instance, "length_buckets", None)
+            self.length_buckets = checked_buckets(buckets, f"{where}.length_buckets")
         except ValueError as error:
             raise ModelFault(str(error)) from None
         self.embeddings = bool(getattr(instance, "embeddings", False))
