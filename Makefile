@@ -51,6 +51,10 @@ test-failpoints: environment test-tools ## real controllers killed, failing or h
 test-agent-proofs: environment test-tools ## the agent's promises at full length: a million requests, a minute of overload
 	@$(BIN)/python -m pytest -m long -rA tests/agent $(T)
 
+.PHONY: test-gpu
+test-gpu: environment ## what only a real GPU shows: memory figures against nvidia-smi's, a real out-of-memory, streams and graphs
+	@$(BIN)/python -m pytest -m gpu -rA tests/agent $(T)
+
 .PHONY: test-netns test-netns-all
 test-netns: MACHINES := machine and not slow
 test-netns: ## what depends on a host's own cable, boot or processes, each host a network namespace (root)

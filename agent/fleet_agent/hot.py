@@ -233,7 +233,7 @@ class HotProtocol(HttpToolsProtocol):
                     self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
 
             traces = self.front.engine.traces
-            trace = None if traces is None else traces.begin(headers, asked.served)
+            trace = None if traces is None else traces.begin(headers, asked.served.config)
             self._ticket = self.front.engine.submit(
                 asked.served, asked.payload, ended, deadline, priority_of(headers), asked.wants_tokens, trace
             )

@@ -22,8 +22,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioB
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from fleet_agent.call import Headers
-from fleet_agent.served import ServedModel
-from fleet_wire.agent import AgentConfig
+from fleet_wire.agent import AgentConfig, ModelConfig
 from fleet_wire.refusal import Refusal
 
 _EXPORT_S = 3.0
@@ -83,20 +82,20 @@ class Traces:
         self._tracer = self._provider.get_tracer("fleet_agent")
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, headers: Headers, model: ServedModel) -> Trace | None:
+    def begin(self, headers: Headers, model: ModelConfig) -> Trace | None:
         """None: this request is not recorded."""
         carrier = {
             name: value.decode("latin-1") for name in _CARRIED if (value := headers.get(name.encode()))
         }
         parent = self._propagator.extract(carrier)
         span = self._tracer.start_span(
-            model.config.name,
+            model.name,
             parent,
             api.SpanKind.SERVER,
             {
                 "fleet.request_id": headers.get(b"x-request-id", b"").decode("latin-1"),
-                "fleet.model": model.config.name,
-                "fleet.model.version": model.config.version,
+                "fleet.model": model.name,
+                "fleet.model.version": model.version,
             },
         )
         return Trace(self._tracer, span) if span.is_recording() else None

@@ -24,7 +24,7 @@ async def answered(engine: Engine, call: Call, work: Work) -> Reply:
         if not future.done():
             future.set_result(outcome)
 
-    trace = None if engine.traces is None else engine.traces.begin(call.identified, asked.served)
+    trace = None if engine.traces is None else engine.traces.begin(call.identified, asked.served.config)
     ticket = engine.submit(
         asked.served, asked.payload, ended, deadline, priority_of(call.headers), asked.wants_tokens, trace
     )
