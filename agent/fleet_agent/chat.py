@@ -53,7 +53,9 @@ class Chat:
         served = self._served(asking, call)
         deadline = deadline_of(call.headers, call.arrived)
         wish = Wish(asking.request, _limit(served, asking), asking.stop)
-        sequence = self._engine.generate(served, wish, deadline, priority_of(call.headers))
+        traces = self._engine.traces
+        trace = None if traces is None else traces.begin(call.identified, served.config)
+        sequence = self._engine.generate(served, wish, deadline, priority_of(call.headers), trace)
         frames = Frames(
             f"chatcmpl-{call.request_id.decode()}", int(time.time()), served.config.name, asking.include_usage
         )

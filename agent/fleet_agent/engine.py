@@ -65,7 +65,13 @@ class Engine:
         self._turns = Turns(self.everyone)
         self._stepper = Stepper(self._turns)
         self.repository = Repository(
-            self.versions, self.ledger, self._turns, self._crew, self.outside, self._memory
+            self.versions,
+            self.ledger,
+            self._turns,
+            self._crew,
+            self.outside,
+            self._memory,
+            lambda: self.draining,
         )
         self._pump_due = False
         self._submitted = 0  # requests so far
@@ -134,10 +140,15 @@ class Engine:
         return ticket
 
     def generate(
-        self, served: ServedModel, wish: Wish, deadline: float | None = None, priority: int = 0
+        self,
+        served: ServedModel,
+        wish: Wish,
+        deadline: float | None = None,
+        priority: int = 0,
+        trace: Trace | None = None,
     ) -> Generated:
         """Queue a sequence, which the caller reads or gives to the model's `generation.abandon`. Raises Refusal."""
-        return served.generation.submit(wish, self._pump_soon, deadline, priority)
+        return served.generation.submit(wish, self._pump_soon, deadline, priority, trace)
 
     def served(self, model: str, version: str | None = None) -> ServedModel:
         """The model, if it can take requests now. Raises Refusal `not_found` or `unavailable`."""

@@ -17,7 +17,7 @@ from fleet_agent.cap import MemoryCap
 from fleet_agent.curve import ServiceCurve
 from fleet_agent.generate.figures import Figures
 from fleet_agent.generate.scheduler import Scheduler, Step
-from fleet_agent.generate.sequence import Finish, Sequence, Wish
+from fleet_agent.generate.sequence import Finish, Sequence, Trace, Wish
 from fleet_wire.agent import ModelConfig
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
@@ -78,7 +78,12 @@ class Generation:
         return self._scheduler.running
 
     def submit(
-        self, wish: Wish, pump: Callable[[], None], deadline: float | None = None, priority: int = 0
+        self,
+        wish: Wish,
+        pump: Callable[[], None],
+        deadline: float | None = None,
+        priority: int = 0,
+        trace: Trace | None = None,
     ) -> Sequence:
         """Queue a sequence; `deadline` is in time.monotonic() seconds. `pump` is called when a free device may have
         something to do. Raises Refusal."""
@@ -94,13 +99,15 @@ class Generation:
             else:
                 self._tally.expired += 1
                 self._tally.errors += 1
+            if trace is not None:
+                trace.ended(refusal)
             raise
 
         def room() -> None:
             self._go_on(sequence)
             pump()
 
-        sequence = Sequence(number, wish, now, room)
+        sequence = Sequence(number, wish, now, room, trace)
         self._sequences[number] = sequence
         if deadline is not None:
             loop = asyncio.get_running_loop()
@@ -113,6 +120,8 @@ class Generation:
         if self._sequences.pop(sequence.id, None) is not None:
             self._tally.abandoned += 1
             self._close(sequence)
+            if sequence.trace is not None:
+                sequence.trace.abandoned()
             sequence.end(Refusal("request_timeout", "the client is gone"))
 
     def holds(self, place: str) -> bool:
@@ -130,6 +139,10 @@ class Generation:
             return None
         joins = [(number, self._sequences[number].wish.request) for number in step.joins]
         self._tally.items += len(joins)
+        for number in step.joins:
+            trace = self._sequences[number].trace
+            if trace is not None:
+                trace.sent(step.size)
         return step, (joins, step.runs, step.leaves)
 
     def stepped(self, step: Step, outcomes: dict[int, tuple[Any, ...]], out_of_memory: int | None) -> None:
@@ -214,6 +227,8 @@ class Generation:
         del self._sequences[sequence.id]
         self._scheduler.over(sequence.id, now)
         self._close(sequence)
+        if sequence.trace is not None:
+            sequence.trace.ended(None)
         self._tally.completed += 1
         self._tally.latency.record((now - sequence.started) * 1000.0)
         each = self._tokens_each
@@ -247,6 +262,8 @@ class Generation:
 
     def _refuse(self, sequence: Sequence, refusal: Refusal) -> None:
         self._close(sequence)
+        if sequence.trace is not None:
+            sequence.trace.ended(refusal)
         if refusal.status >= 500:
             self._tally.errors += 1
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from fleet_agent.generate.stops import Stops
 from fleet_wire.refusal import Refusal
@@ -25,6 +25,14 @@ class Wish:
     stop: tuple[str, ...] = ()
 
 
+class Trace(Protocol):
+    """What is told about a sequence where traces are wanted; see tracing.py."""
+
+    def sent(self, size: int) -> None: ...
+    def ended(self, refusal: Refusal | None) -> None: ...
+    def abandoned(self) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """`read` it once. `tokens` were said so far; `prompt_tokens` is None where the model doesn't count them.
@@ -36,6 +44,7 @@ class Sequence:
     wish: Wish
     started: float
     on_room: Callable[[], None]
+    trace: Trace | None = None
     tokens: int = 0
     prompt_tokens: int | None = None
     said_at: float | None = None
