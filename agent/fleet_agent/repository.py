@@ -71,6 +71,7 @@ class Repository:
         crew: Crew,
         elsewhere: Container[str],
         memory: Callable[[], dict[str, DeviceMemory]],
+        draining: Callable[[], bool],
     ) -> None:
         self._versions = versions
         self._ledger = ledger
@@ -78,6 +79,7 @@ class Repository:
         self._crew = crew
         self._elsewhere = elsewhere
         self._memory = memory
+        self._draining = draining
         self._changes: dict[str, tuple[Load | Unload, asyncio.Task[Result]]] = {}
         self._retiring: dict[ServedModel, asyncio.Task[None]] = {}
         self._given_back = -math.inf  # when, on time.monotonic()
@@ -219,7 +221,9 @@ class Repository:
 
     async def _arrival(self, model: ServedModel, end: float) -> None:
         """Returns when every device has it. Raises Refusal."""
-        await self._until(lambda: self._crew.has(model) or model.error is not None, end)
+        await self._until(lambda: self._crew.has(model) or model.error is not None or self._draining(), end)
+        if self._draining():
+            raise Refusal("unavailable", "this server is draining and changes no models any more", 1.0)
         if model.error is None and not self._crew.has(model):
             name = f"model {model.config.name}: version {model.config.version}"
             if model.stage == "coming":

@@ -94,3 +94,16 @@ def test_requests_for_a_leaving_version_survive_its_worker(start_agent, numbered
     assert ended in ([200, 200, 200, 200, 200], [200, 200, 200, 200, 503])
     assert {r[0].headers["x-fleet-model-version"] for _, r in threads if r[0].status_code == 200} == {"1"}
     agent.until(lambda: states(agent) == {"2": "ready"}, "rid of version 1")
+
+
+@pytest.mark.slow
+def test_a_drain_waits_for_no_load(start_agent, numbered, change, states):
+    agent = start_agent(numbered("1")).ready()
+    thread, replies = in_background(lambda: change(agent, load=numbered("2", load_s=600)))
+    agent.until(lambda: states(agent).get("2") == "loading", "loading version 2")
+    agent.process.send_signal(signal.SIGTERM)
+    assert agent.process.wait(timeout=30) == 0
+    thread.join()
+    code, message = error_of(replies[0])
+    assert (code, "draining" in message) == (503, True)
+    assert agent.group() == []
