@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fleet_agent.call import MAX_BODY, Reply, deadline_of, priority_of, refused, request_id
 from fleet_agent.head import Head, read
-from fleet_agent.inference import Work
+from fleet_agent.inference import Reader
 from fleet_agent.served import Answer, Ticket
 from fleet_agent.server import Front, broken
 from fleet_wire.refusal import Refusal
@@ -62,10 +62,13 @@ class Starts:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A head that was read, whose caller may, and who understands the body behind it."""
+    """A head that was read, whose caller may, who understands the body behind it, and whether it says `x-request-
+    timeout-ms`."""
 
     head: Head
-    work: Work
+    read: Reader
+    priority: int
+    timed: bool
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -82,7 +85,7 @@ class HotProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._parsing = False  # the parser has seen the beginning of a message and not its end
         self._head: Head | None = None  # of the call that is in work here
-        self._work: Work | None = None  # and who understands its body
+        self._known: Known | None = None  # and what is known of it, while its body isn't whole
         self._ticket: Ticket | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
@@ -163,16 +166,16 @@ class HotProtocol(HttpToolsProtocol):
         self._head = head
         body = data[end:]
         if len(body) == head.length:
-            self._ask(head, known.work, body)
+            self._ask(known, body)
             return
         if len(body) < head.length:
-            self._work = known.work
+            self._known = known
             self._pieces = [body]
             self._missing = head.length - len(body)
             self._idle_since = time.monotonic()
             return
         self._behind = body[head.length :]
-        self._ask(head, known.work, body[: head.length])
+        self._ask(known, body[: head.length])
 
     def _read(self, data: bytes) -> Known | None:
         """None: not an ordinary call to a model. Raises Refusal `unauthorized`."""
@@ -184,7 +187,8 @@ class HotProtocol(HttpToolsProtocol):
         if work is None:
             return None
         self.front.authorise(path, head.headers)
-        known = Known(head, work)
+        timed = b"x-request-timeout-ms" in head.headers
+        known = Known(head, work(head.headers), priority_of(head.headers), timed)
         # A head with a number of its own doesn't come again.
         if head.end <= _LONGEST_HEAD and b"x-request-id" not in head.headers:
             if len(self.known) >= _HEADS:
@@ -202,9 +206,8 @@ class HotProtocol(HttpToolsProtocol):
         self._missing -= len(data)
         if not self._missing:
             body, self._pieces = b"".join(self._pieces), []
-            assert self._head is not None
-            assert self._work is not None
-            self._ask(self._head, self._work, body)
+            assert self._known is not None
+            self._ask(self._known, body)
 
     def _keep(self, data: bytes) -> None:
         """What comes before the call in work is answered."""
@@ -212,13 +215,15 @@ class HotProtocol(HttpToolsProtocol):
         if len(self._behind) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
 
-    def _ask(self, head: Head, work: Work, body: bytes) -> None:
-        if self.front.engine.traces is not None:
+    def _ask(self, known: Known, body: bytes) -> None:
+        engine = self.front.engine
+        head = known.head
+        if engine.traces is not None:
             self._head = head = named(head)
         headers = head.headers
         try:
-            asked = work(headers, body)
-            deadline = deadline_of(headers)
+            asked = known.read(body)
+            deadline = deadline_of(headers) if known.timed else None
 
             def ended(outcome: Answer | Refusal) -> None:
                 self._ticket = None
@@ -232,10 +237,9 @@ class HotProtocol(HttpToolsProtocol):
                 except Exception:  # The last boundary, as in Front.
                     self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
 
-            traces = self.front.engine.traces
-            trace = None if traces is None else traces.begin(headers, asked.served.config)
-            self._ticket = self.front.engine.submit(
-                asked.served, asked.payload, ended, deadline, priority_of(headers), asked.wants_tokens, trace
+            trace = None if engine.traces is None else engine.traces.begin(headers, asked.served.config)
+            self._ticket = engine.submit(
+                asked.served, asked.payload, ended, deadline, known.priority, asked.wants_tokens, trace
             )
         except Refusal as refusal:
             self._reply(refused(refusal))
@@ -255,7 +259,7 @@ class HotProtocol(HttpToolsProtocol):
         self._done()
         if closing:
             self.transport.close()
-        else:
+        elif self._behind:
             self._next()
 
     def _done(self) -> None:

@@ -27,11 +27,14 @@ from fleet_agent.tensors import Array
 from fleet_agent.vectors import VectorReader
 from fleet_wire.refusal import Refusal
 
-Work = Callable[[Headers, bytes], Asked]
+# From the body to what it asks for; raises Refusal. And who reads the bodies behind such headers.
+Reader = Callable[[bytes], Asked]
+Work = Callable[[Headers], Reader]
 
 
 class Inference:
-    """Understands calls. `route` finds who does, by the path; that one takes headers and body and raises Refusal."""
+    """Understands calls, in three steps, so that the first two are taken once for many calls: by the path, by the
+    headers, by the body. The last one finds the model, and raises Refusal."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -49,17 +52,34 @@ class Inference:
             return self.embed
         return None
 
-    def predict(self, name: str, version: str | None, headers: Headers, body: bytes) -> Asked:
+    def predict(self, name: str, version: str | None, headers: Headers) -> Reader:
         """V1: {"instances": [...]} -> {"predictions": [...]}; raw numbers or an .npy file by Content-Type."""
-        served = self._served(name, version)
         form = raw.form_of(headers)
-        if form is not None:
-            array = raw.read(form, body, served.config.name, _traits(served))
-            answers_in = raw.answer_form(headers, form)
-            if answers_in is not None:
-                return Asked(served, array, partial(_raw_reply, served, answers_in))
+        if form is None:
+            return partial(self._instances, name, version)
+        return partial(self._numbers, name, version, form, raw.answer_form(headers, form))
+
+    def infer(self, name: str, version: str | None, headers: Headers) -> Reader:
+        """V2: tensors as JSON or as binary data, in and out."""
+        length = headers.get(tensorcall.HEADER_LENGTH)
+        return lambda body: tensorcall.read(self._served(name, version), length, body)
+
+    def embed(self, headers: Headers) -> Reader:
+        """OpenAI embeddings: {"input": text or texts, "model", "encoding_format"} -> one vector per text."""
+        return partial(self._texts, headers)
+
+    def _numbers(
+        self, name: str, version: str | None, form: str, answers_in: str | None, body: bytes
+    ) -> Asked:
+        served = self._served(name, version)
+        array = raw.read(form, body, served.config.name, _traits(served))
+        if answers_in is None:
             return Asked(served, array, partial(_predictions, served))
-        vector = None if served.traits is None else served.traits.vector
+        return Asked(served, array, partial(_raw_reply, served, answers_in))
+
+    def _instances(self, name: str, version: str | None, body: bytes) -> Asked:
+        served = self._served(name, version)
+        vector = _traits(served).vector
         if vector is not None:
             rows = self._vectors.rows(body, vector[1])
             if rows is not None:
@@ -72,12 +92,7 @@ class Inference:
             raise Refusal("bad_request", "instances is empty: there is nothing to predict")
         return Asked(served, _stacked(served.traits, instances) or instances, partial(_predictions, served))
 
-    def infer(self, name: str, version: str | None, headers: Headers, body: bytes) -> Asked:
-        """V2: tensors as JSON or as binary data, in and out."""
-        return tensorcall.read(self._served(name, version), headers, body)
-
-    def embed(self, headers: Headers, body: bytes) -> Asked:
-        """OpenAI embeddings: {"input": text or texts, "model", "encoding_format"} -> one vector per text."""
+    def _texts(self, headers: Headers, body: bytes) -> Asked:
         request = parse_json(body)
         if not isinstance(request, dict):
             raise Refusal("bad_request", 'the body is {"model": ..., "input": text or list of texts}')

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fleet_agent.asked import Asked, dumps
-from fleet_agent.call import Headers, Reply, parse_json
+from fleet_agent.call import Reply, parse_json
 from fleet_agent.payload import Rows
 from fleet_agent.served import Answer, ServedModel
 from fleet_agent.tensors import (
@@ -32,7 +32,7 @@ from fleet_agent.tensors import (
 from fleet_wire.refusal import Refusal
 
 _BINARY = (b"content-type", b"application/octet-stream")
-_HEADER_LENGTH = b"inference-header-content-length"
+HEADER_LENGTH = b"inference-header-content-length"
 _FORMS = 256  # heads known per model; a head with an id of its own isn't kept
 _LONGEST_HEAD = 4096
 
@@ -60,9 +60,8 @@ class Form:
     )
 
 
-def read(served: ServedModel, headers: Headers, body: bytes) -> Asked:
-    """Raises Refusal."""
-    length = headers.get(_HEADER_LENGTH)
+def read(served: ServedModel, length: bytes | None, body: bytes) -> Asked:
+    """`length`: what the header HEADER_LENGTH says, None without binary tensors. Raises Refusal."""
     head, binary = _cut_head(body, length)
     form: Form | None = served.forms.get(head) if length is not None else None
     if form is not None and form.length == len(body):
@@ -107,7 +106,7 @@ def _formed_reply(served: ServedModel, form: Form, answer: Answer) -> Reply:
     if known is None:
         reply = _tensor_reply(served, form.request, form.binary, answer)
         for name, value in reply.headers:
-            if name == _HEADER_LENGTH and len(form.heads) < _FORMS:
+            if name == HEADER_LENGTH and len(form.heads) < _FORMS:
                 ((datatype, _),) = _tensors(served, rows).values()
                 form.heads[key] = (reply.body[: int(value)], reply.headers, datatype)
         return reply
@@ -254,5 +253,5 @@ def _v2_reply(
     head = dumps(reply)
     if not blobs:
         return Reply(head, headers=served.json_headers)
-    headers = (_BINARY, (_HEADER_LENGTH, b"%d" % len(head)), *served.version_headers)
+    headers = (_BINARY, (HEADER_LENGTH, b"%d" % len(head)), *served.version_headers)
     return Reply(b"".join([head, *blobs]), headers=headers)

@@ -16,7 +16,7 @@ from fleet_wire.refusal import Refusal
 async def answered(engine: Engine, call: Call, work: Work) -> Reply:
     """The whole of a call to a model. Raises Refusal, and ClientGone when the client goes away before."""
     body = await call.body()
-    asked = work(call.headers, body)
+    asked = work(call.headers)(body)
     deadline = deadline_of(call.headers, call.arrived)
     future: asyncio.Future[Answer | Refusal] = asyncio.get_running_loop().create_future()
 

@@ -89,7 +89,7 @@ def call(model, rows, **more):
         "parameters": {"binary_data_size": len(data)},
     }
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}, **more}).encode()
-    return tensorcall.read(model, {b"inference-header-content-length": b"%d" % len(head)}, head + data)
+    return tensorcall.read(model, b"%d" % len(head), head + data)
 
 
 def test_a_head_that_came_before_gives_what_it_gave_then():
@@ -119,6 +119,6 @@ def test_a_known_head_with_a_body_of_another_length_is_refused():
     call(model, [[1, 2]])
     (head,) = model.forms
     with pytest.raises(Refusal, match="belong to no input"):
-        tensorcall.read(model, {b"inference-header-content-length": b"%d" % len(head)}, head + bytes(12))
+        tensorcall.read(model, b"%d" % len(head), head + bytes(12))
     with pytest.raises(Refusal, match="not in the body"):
-        tensorcall.read(model, {b"inference-header-content-length": b"%d" % len(head)}, head + bytes(4))
+        tensorcall.read(model, b"%d" % len(head), head + bytes(4))
