@@ -1,8 +1,8 @@
 """PowerWatch: what the power controls say of the hosts, beside what the plan says. It shows, and switches nothing.
 
 Somebody presses a button, a breaker trips, a BMC forgets: a host that is off by plan draws power, one that serves by
-plan has none. Each control is asked at every twelfth look (once a minute, by default), more rarely in a large fleet, and beside the
-loop: one that hangs delays nobody.
+plan has none. Each control is asked at every twelfth look (once a minute, by default), more rarely in a large fleet,
+and beside the loop: one that hangs delays nobody.
 """
 
 from __future__ import annotations

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from fleet_lab.host import Host
 
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.hosts.ssh import SshTransport
 from fleet_controller.hosts.ssh_connection import Connections
-from fleet_controller.spec import FleetSpec
+from fleet_controller.spec import FleetSpec, SpecError
 
 RUN = "touch $HOME/canary"
 PAYLOADS = [
@@ -114,3 +116,27 @@ def test_as_what_stands_in_a_power_command(
     with Machines(spec, state) as machines:
         assert machines.machine("vm").powered() is True
     assert not (host.home / "canary").exists()
+
+
+def test_as_the_name_of_a_libvirt_domain(host: Host, fleet_of: Callable[..., FleetSpec], state: Path) -> None:
+    if shutil.which("virsh") is None:
+        pytest.skip("virsh is not installed: apt-get install libvirt-clients")
+    allowed = [text for text in PAYLOADS if text and text.isprintable() and not text.startswith("-")]
+    assert len(allowed) >= 45
+    uris = [
+        "test:///default",
+        f"test:///$({RUN})".replace(" ", "${IFS}"),
+        f"test:///`{RUN}`".replace(" ", "\t"),
+    ]
+    power = {"driver": "libvirt", "uri": uris[0], "via": host.name}
+    vms = [
+        {"name": f"vm{n}", "address": f"127.8.0.{n + 1}", "power": {**power, "domain": text}}
+        for n, text in enumerate(allowed[::3])
+    ]
+    vms.append({"name": "odd", "address": "127.8.1.1", "power": {**power, "uri": uris[1]}})
+    with Machines(fleet_of([host.entry(), *vms]), state) as machines:
+        for vm in vms:
+            assert machines.machine(str(vm["name"])).power_status().state == "unknown"
+    assert not (host.home / "canary").exists()
+    with pytest.raises(SpecError, match="is not a libvirt URI"):
+        fleet_of([host.entry(), {"name": "odd", "address": "127.8.1.1", "power": {**power, "uri": uris[2]}}])

@@ -74,7 +74,7 @@ def test_off_says_the_control_after_the_order_but_the_machine_goes_on(
 ) -> None:
     monkeypatch.setattr(switch, "SILENCE_S", 0.5)
     control = Control(tmp_path / "control", "on", off="off")
-    machine = machine_of(control.power(), own=own(ssh_hosts(1)[0]))
+    machine = machine_of(control.power(off_timeout="700ms"), own=own(ssh_hosts(1)[0]))
     for _ in range(2):  # whoever tries again finds it off, and believes it as little
         with pytest.raises(
             HostFailure, match="but its SSH server answers, so it is not taken as off"

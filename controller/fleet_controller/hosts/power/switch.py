@@ -76,7 +76,7 @@ class Switch:
             until = time.monotonic() + self._power.off_timeout
             if level is not Level.OFF:
                 self._take_down(level, until)
-            self._await_silence()
+            self._await_silence(until)
             return level is not Level.OFF
 
     def _take_down(self, level: Level, until: float) -> None:
@@ -162,8 +162,9 @@ class Switch:
             time.sleep(pause)
             pause = min(pause * 2, _POLL_S)
 
-    def _await_silence(self) -> None:
-        until = time.monotonic() + SILENCE_S
+    def _await_silence(self, until: float) -> None:
+        """A control may say off for what is still on its way down ("stopping"), and a machine greets until then."""
+        until = max(until, time.monotonic() + SILENCE_S)
         while self._greets():
             if time.monotonic() > until:
                 raise self._contradicted("so it is not taken as off")
