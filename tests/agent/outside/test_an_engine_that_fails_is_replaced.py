@@ -196,9 +196,15 @@ def test_a_drain_finishes_the_stream_and_leaves_nothing_behind(start_agent: Any,
     assert marked(mark) == []
 
 
-def test_nothing_is_left_when_the_agent_is_killed(start_agent: Any, outside_model: Any) -> None:
+def test_nothing_is_left_when_the_agent_is_killed_and_its_token_was_nobody_elses(
+    start_agent: Any, outside_model: Any, tmp_path: Path
+) -> None:
     mark = f"killed-{time.monotonic_ns()}"
-    agent = start_agent(outside_model("llm", "--double-fork", "--ignore-term", env={"MARK": mark})).ready()
+    model = outside_model("llm", "--double-fork", "--ignore-term", env={"MARK": mark})
+    (tmp_path / "token").write_text("s3cret")
+    agent = start_agent(model, token_file=str(tmp_path / "token")).ready()
+    assert httpx.post(agent.url + CHAT, json={"model": "llm"}).status_code == 401
+    assert "authorization" not in ask(agent, "llm").json()["headers"]
     warden = int(
         Path(f"/proc/{agent.status()['models'][0]['engine']['pid']}/stat")
         .read_text()
