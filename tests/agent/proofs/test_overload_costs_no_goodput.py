@@ -24,7 +24,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "goodput", "refusal_ms"), [(3, 0.8, 100.0), pytest.param(60, 0.95, 20.0, marks=LONG)]
+    ("seconds", "goodput", "refusal_ms"), [(3, 0.7, 100.0), pytest.param(60, 0.95, 20.0, marks=LONG)]
 )
 def test_three_times_the_peak(
     start_agent: Callable[..., Any],
@@ -63,6 +63,6 @@ def test_three_times_the_peak(
     assert not others and seen["unanswered"] == 0
     assert len(good) / took >= goodput * peak
     assert quantile(refused, 0.99) <= refusal_ms
-    assert len(expired) <= 0.01 * len(story)
+    assert len(expired) + len(late) <= (1 - goodput) / 5 * len(story)  # a hundredth in the whole form
     for pid in early:
         assert after[pid] <= early[pid] * 1.05 + 4

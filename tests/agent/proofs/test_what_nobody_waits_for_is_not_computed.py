@@ -22,7 +22,7 @@ def begun(record: Path) -> dict[int, float]:
     return {int(number): float(at) for at, *numbers in lines for number in numbers}
 
 
-@pytest.mark.parametrize(("waves", "most"), [(2, 0.03), pytest.param(20, 0.01, marks=LONG)])
+@pytest.mark.parametrize(("waves", "most"), [(2, 0.06), pytest.param(20, 0.01, marks=LONG)])
 def test_next_to_nothing(
     start_agent: Callable[..., Any],
     affine: Callable[..., dict[str, Any]],
