@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fleet_controller import requests
 from fleet_controller.actuate import Actuator, Site
 from fleet_controller.actuate.allowance import Allowance
+from fleet_controller.actuate.circuit import Circuits
 from fleet_controller.actuate.hands import Hands
 from fleet_controller.autoscaler import STALE_TICKS, Autoscaler
 from fleet_controller.backends import backends
@@ -224,7 +225,7 @@ class Loop:
         busy = self._actuator.busy() | {a.host for a in self._journal.open_actions()}
         records = self._journal.hosts()
         begun = []
-        self._actuator.plan_anew()
+        self._actuator.plan_anew(Circuits(self._spec, records))
         goal, surveying = self._goal(), _surveying(records)
         undecided = {p.name for p in self._spec.pools if self._journal.pool(p.name).desired is None}
         ranks = [

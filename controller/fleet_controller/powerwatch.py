@@ -69,10 +69,13 @@ class PowerWatch:
     def look(self, site: Site, busy: frozenset[str]) -> None:
         """Begin to ask for the hosts that are due, unless the last round still goes on. `busy` ones are left alone."""
         controlled = [host.name for host in site.spec.hosts if host.power.driver != "none"]
+        if not controlled:
+            return
         now = self._clock.now()
         every_s = max(EVERY_LOOKS * site.spec.controller.interval, len(controlled) / HOSTS_PER_S)
         with self._lock:
-            self._seen = {name: seen for name, seen in self._seen.items() if name in set(controlled)}
+            for gone in self._seen.keys() - set(controlled):
+                del self._seen[gone]
             due = deque(
                 name
                 for name in controlled

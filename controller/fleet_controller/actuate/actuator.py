@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from fleet_controller.actuate.circuit import crowd
+from fleet_controller.actuate.circuit import Circuits
 from fleet_controller.actuate.hands import POLL_S, Hands, look_delay_s, retry_delay_s, told, words, work_on
 from fleet_controller.actuate.inspection import Inspector
 from fleet_controller.actuate.site import Site
@@ -39,14 +39,16 @@ class Actuator:
         self._running: set[str] = set()
         self._lock = threading.Lock()
         self._waiting: dict[str, str] = {}
+        self._circuits: Circuits | None = None
 
     def waiting(self) -> dict[str, str]:
         """Hosts that would be started and wait for others of their circuit, with the reason; since `plan_anew`."""
         return dict(self._waiting)
 
-    def plan_anew(self) -> None:
-        """What is submitted from now on is another plan."""
+    def plan_anew(self, circuits: Circuits) -> None:
+        """What is submitted from now on is another plan; no more is begun than the circuits bear."""
         self._waiting.clear()
+        self._circuits = circuits
 
     def busy(self) -> frozenset[str]:
         """Hosts that a thread is working on."""
@@ -64,7 +66,8 @@ class Actuator:
         if step.kind == "inspect":
             self._spawn(step.host, site, lambda: self._inspector.inspect(step.host, site))
             return True
-        if step.kind == "start" and (why := crowd(site.spec, self._hands.journal.hosts(), step.host)):
+        circuits = self._circuits if step.kind == "start" else None
+        if circuits is not None and (why := circuits.crowd(step.host)):
             self._waiting[step.host] = why
             return False
         state = HostState.BOOTING if step.kind == "start" else HostState.DRAINING
@@ -74,6 +77,8 @@ class Actuator:
             )
         except (Busy, IllegalMove):  # the host changed since the plan was made; the next one sees it as it is
             return False
+        if circuits is not None:
+            circuits.begins(step.host)
         self._spawn(step.host, site, lambda: self._run(action, site))
         return True
 
