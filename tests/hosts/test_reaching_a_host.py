@@ -111,7 +111,7 @@ def test_a_name_that_does_not_exist(knock: Knock) -> None:
 def test_a_cable_that_was_cut(host: Host, machines_of: MachinesOf, pytestconfig: pytest.Config) -> None:
     if pytestconfig.getoption("--hosts") != "netns":
         pytest.skip("only network-namespace hosts have a cable: --hosts netns")
-    machines = machines_of([host], ssh={"connect_timeout": "1s", "command_timeout": "2s"})
+    machines = machines_of([host], ssh={"connect_timeout": "1s", "command_timeout": "4s"})
     machine = machines.machine("h1")
     machine.probe()
     host.cut()
