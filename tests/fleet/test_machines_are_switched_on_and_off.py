@@ -102,6 +102,8 @@ def test_the_controller_switches_machines_on_and_off_through_another_host(
     assert fleet.predict([[1, 2, 3, 4]]).status_code == 200
     fleet.cli("scale", "2")
     assert hypervisor.asked() == ["start h2", "start h3"]
+    powers = {host["name"]: host["power"] for host in fleet.status()["hosts"]}
+    assert all(power["driver"] == "command" and power["boot_s"] >= 1.0 for power in powers.values()), powers
     fleet.cli("scale", "1")
     (stopped,) = [line.split()[1] for line in hypervisor.asked() if line.startswith("destroy")]
     off = first if first.name == stopped else second
