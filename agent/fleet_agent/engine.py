@@ -345,8 +345,8 @@ class Engine:
         model.counters.batches += 1
         model.counters.items += batch.size
         model.counters.sizes[batch.size] = model.counters.sizes.get(batch.size, 0) + 1
-        waits = [(now - t.started) * 1000.0 for t, p in zip(tickets, batch.parts, strict=True) if not p.start]
-        model.counters.queue_wait.record_all(waits)
+        begun = zip(tickets, batch.parts, strict=True)
+        model.counters.queue_wait.add([now - ticket.started for ticket, part in begun if not part.start])
         if self.traces is not None:
             for ticket in tickets:
                 if ticket.trace is not None:

@@ -98,7 +98,7 @@ class EngineMetrics(Collector):
             items.add_metric(labels, counters.items)
             latency.add_metric(labels, *_cumulative(counters.latency))
             batch_s.add_metric(labels, *_cumulative(counters.inference))
-            wait.add_metric(labels, *_cumulative(counters.queue_wait))
+            wait.add_metric(labels, *_cumulative(counters.queue_wait.histogram))
             sizes.add_metric(labels, *_sized(counters.sizes))
             unwanted.add_metric(labels, counters.unwanted)
             lengths.add_metric([*labels, "instances"], counters.used_length)

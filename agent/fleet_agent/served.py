@@ -18,6 +18,7 @@ from fleet_agent.lengths import group_of
 from fleet_agent.payload import Payload, Rows
 from fleet_agent.tensors import DTYPES, TensorMetadata
 from fleet_agent.versions import Stage
+from fleet_agent.waits import Waits
 from fleet_wire.agent import ModelConfig
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
@@ -88,9 +89,7 @@ class Counters:
     items: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     inference: LatencyHistogram = field(default_factory=LatencyHistogram)  # of batches
-    queue_wait: LatencyHistogram = field(
-        default_factory=LatencyHistogram
-    )  # until the first item is on its way
+    queue_wait: Waits = field(default_factory=Waits)  # until the first item is on its way
     sizes: dict[int, int] = field(default_factory=dict)  # batches by how many items were in them
     generated: Figures = field(default_factory=Figures)
     used_length: int = 0  # of instances of models with length buckets

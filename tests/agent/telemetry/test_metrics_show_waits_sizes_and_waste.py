@@ -8,6 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet_agent.waits import Waits
+from fleet_wire.histogram import LatencyHistogram
 
 SLOW = """
 import time
@@ -23,6 +29,20 @@ class Model:
         time.sleep(0.4)
         return batch
 """
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=3000))
+def test_waits_are_counted_as_one_by_one(seconds: list[float]) -> None:
+    waits, plain = Waits(), LatencyHistogram()
+    for at in range(0, len(seconds), 7):
+        waits.add(seconds[at : at + 7])
+    plain.record_all(value * 1000.0 for value in seconds)
+    assert waits.histogram.count == plain.count
+    assert waits.histogram.sum_ms == pytest.approx(plain.sum_ms)
+    # on the edge between two buckets a logarithm may be rounded either way
+    near = {index + by for index in plain.counts for by in (-1, 0, 1)}
+    assert set(waits.histogram.counts) <= near
 
 
 def figures(agent: Any) -> dict[str, float]:
