@@ -8,10 +8,10 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fleet_agent.change import Load, Old, Result, Unload
 from fleet_agent.documented import JsonRoute
 from fleet_agent.engine import Engine
 from fleet_agent.report import agent_status
-from fleet_agent.repository import Load, Old, Result, Unload
 from fleet_wire.agent import ModelConfig, ModelStatus
 from fleet_wire.refusal import Refusal
 

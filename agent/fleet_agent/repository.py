@@ -13,51 +13,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
-from typing import Literal
 
+from fleet_agent.change import Load, Result, Unload
 from fleet_agent.crew import Crew
 from fleet_agent.room import lacking
 from fleet_agent.served import Ledger, ServedModel
 from fleet_agent.turns import Turns
 from fleet_agent.versions import Versions
-from fleet_wire.agent import DeviceMemory, ModelConfig
+from fleet_wire.agent import DeviceMemory
 from fleet_wire.refusal import Refusal
 
 log = logging.getLogger("fleet_agent.repository")
-
-Old = Literal["unload", "keep", "unload-first"]
-Result = Literal["loaded", "switched", "unloaded", "unchanged"]
 
 # How often a change under way looks whether it can go on.
 _LOOK_S = 0.02
 # A reading of the device's memory may be older than what was unloaded just now.
 _FRESH_S = 2.5
-
-
-@dataclass(frozen=True)
-class Load:
-    """`old`: what becomes of the version that answers now. `again`: also if nothing has changed."""
-
-    config: ModelConfig
-    old: Old = "unload"
-    again: bool = False
-    timeout_s: float = field(default=600.0, compare=False)
-
-    def __str__(self) -> str:
-        return f"version {self.config.version} is being loaded"
-
-
-@dataclass(frozen=True)
-class Unload:
-    """`version` None: all of them."""
-
-    name: str
-    version: str | None = None
-    timeout_s: float = field(default=600.0, compare=False)
-
-    def __str__(self) -> str:
-        return f"{'it' if self.version is None else f'version {self.version}'} is being unloaded"
 
 
 class Repository:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from fleet_agent.admin import Listed, changed, listed
 from fleet_agent.call import parse_json
+from fleet_agent.change import Load, Unload
 from fleet_agent.documented import JsonRoute, json_body, release
 from fleet_agent.engine import Engine
 from fleet_agent.inference import Inference, versioned
-from fleet_agent.repository import Load, Unload
 from fleet_agent.waiting import through
 from fleet_wire.agent import ModelConfig
 from fleet_wire.refusal import Refusal

@@ -25,8 +25,8 @@ def error_of(reply):
 def test_a_swap_goes_on_with_the_next_worker_and_the_old_version_answers_first(
     start_agent, numbered, change, states, asking
 ):
-    agent = start_agent(numbered("1", pause_ms=2)).ready()
-    slow = numbered("2", pause_ms=2, load_s=3.0)
+    agent = start_agent(numbered("1", pause_ms=20)).ready()
+    slow = numbered("2", pause_ms=20, load_s=3.0)
     with asking(agent, 3) as clients:
         swap, replies = in_background(lambda: change(agent, load=slow))
         agent.until(lambda: states(agent).get("2") == "loading", "loading version 2")

@@ -6,9 +6,9 @@ import itertools
 
 
 def test_a_swap_fails_nobody_and_each_connection_sees_it_once(start_agent, numbered, change, states, asking):
-    agent = start_agent(numbered("1", pause_ms=5, max_batch_size_=4)).ready()
+    agent = start_agent(numbered("1", pause_ms=20, max_batch_size_=4)).ready()
     with asking(agent, 6) as clients:
-        reply = change(agent, load=numbered("2", pause_ms=5, load_s=0.5, max_batch_size_=4))
+        reply = change(agent, load=numbered("2", pause_ms=20, load_s=0.5, max_batch_size_=4))
         assert reply.status_code == 200, reply.text
         assert reply.json()["result"] == "switched"
         clients.each_saw(5)
