@@ -22,8 +22,10 @@ from fleet_agent.crew import Crew
 from fleet_agent.generate.sequence import Sequence as Generated
 from fleet_agent.generate.sequence import Wish
 from fleet_agent.lengths import lengths_of, padding
+from fleet_agent.outcome import copied, joined, outcomes
 from fleet_agent.outside.engines import OutsideEngines
-from fleet_agent.payload import Payload, Rows, count_of
+from fleet_agent.payload import Payload, count_of
+from fleet_agent.pump import Pump
 from fleet_agent.repository import Repository
 from fleet_agent.served import Answer, Ledger, ServedModel, Ticket
 from fleet_agent.slot import Slot
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from fleet_agent.tracing import Trace, Traces
 
 log = logging.getLogger("fleet_agent.engine")
-
-_GATHER_S = 0.005  # for so long at most requests are read on while a device is free
 
 
 class Engine:
@@ -73,11 +73,7 @@ class Engine:
             self._memory,
             lambda: self.draining,
         )
-        self._pump_due = False
-        self._submitted = 0  # requests so far
-        self._seen = -1  # of them when the sockets were last looked at
-        self._gathered_from = 0.0
-        self._wake: asyncio.TimerHandle | None = None
+        self._pump = Pump(self.slots, self.everyone, self._feed, self._crew.recycle)
         self._stopping = False
         self.traces: Traces | None = None  # set before `start` where they are wanted
         self._capacity = Capacity(config.latency_target_ms, config.latency_percentile)
@@ -135,8 +131,8 @@ class Engine:
             loop = asyncio.get_running_loop()
             ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
         self._tickets[request] = ticket
-        self._submitted = request
-        self._pump_soon()
+        self._pump.came = request
+        self._pump.soon()
         return ticket
 
     def generate(
@@ -275,46 +271,7 @@ class Engine:
         return min((_left(slot, now) for slot in free), default=0.0)
 
     def _pump_soon(self) -> None:
-        """Once everything that has come already is read, so that requests which arrive together share a batch."""
-        if not self._pump_due:
-            self._pump_due = True
-            self._seen = -1
-            self._gathered_from = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._gather)
-
-    def _gather(self) -> None:
-        """Pump, unless this pass over the sockets brought requests and there is room for more: then look once more.
-
-        It waits for nobody: a pass that brings nothing takes microseconds. Without it a front that shares its core
-        with the worker sends a few requests at a time, and each batch costs a switch between the two and both caches.
-        """
-        if (
-            self._submitted != self._seen
-            and time.monotonic() - self._gathered_from < _GATHER_S
-            and not any(model.batcher.full for model in self.everyone)
-        ):
-            self._seen = self._submitted
-            asyncio.get_running_loop().call_soon(self._gather)
-        else:
-            self._pump()
-
-    def _pump(self) -> None:
-        """Give every free device a batch, if anything is ripe, and come back when something will be."""
-        self._pump_due = False
-        free = False
-        for slot in self.slots:
-            if slot.free and not self._crew.recycle(slot):
-                self._feed(slot)
-                free = free or slot.free
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        if not free:
-            return  # the next answer pumps again; deadlines have timers of their own
-        wakes = [at for model in self.everyone if (at := model.batcher.wake_at()) is not None]
-        if wakes:
-            delay = max(0.001, min(wakes) - time.monotonic())
-            self._wake = asyncio.get_running_loop().call_later(delay, self._pump)
+        self._pump.soon()
 
     def _feed(self, slot: Slot) -> None:
         for model in self._turns.order():
@@ -369,15 +326,15 @@ class Engine:
         """A batch came back, or a step."""
         if message[0] == "stepped":
             self._stepper.stepped(slot, message)
-            self._pump()  # at once: what was said is sent on while the next step is computed
+            self._pump.now()  # at once: what was said is sent on while the next step is computed
             return
-        _, number, outcomes, placed, out_of_memory = message
+        _, number, sent, placed, out_of_memory = message
         if slot.running is None:
             return  # its worker was killed for taking too long, and this was on its way
         model, batch = slot.running
-        if batch.id != number or (outcomes is not None and len(outcomes) != len(batch.parts)):
+        if batch.id != number or (sent is not None and len(sent) != len(batch.parts)):
             raise ValueError(f"batch {number} came back, which {slot.device} wasn't running")
-        rows = None if placed is None else _copied(slot, placed)
+        rows = None if placed is None else copied(slot, placed)
         now = time.monotonic()
         if out_of_memory is not None:
             model.cap.failed(out_of_memory, now)
@@ -394,7 +351,7 @@ class Engine:
                 model.curve.observed(batch.size, now - slot.busy_since)
                 model.counters.inference.record((now - slot.busy_since) * 1000.0)
         model.batcher.max_batch_size = model.cap.size
-        self._finish(slot, _outcomes(model, batch, outcomes, rows), now)
+        self._finish(slot, outcomes(model, batch, sent, rows), now)
         self._pump_soon()
 
     def _lost(self, slot: Slot, ended: str) -> None:
@@ -445,7 +402,7 @@ class Engine:
             self._refuse(ticket, outcome)
             return
         try:
-            answer = outcome[0] if len(outcome) == 1 else _joined(outcome)
+            answer = outcome[0] if len(outcome) == 1 else joined(outcome)
         except ValueError as error:
             name = ticket.model.config.name
             self._refuse(
@@ -489,54 +446,3 @@ def _left(slot: Slot, now: float) -> float:
         return 0.0
     model, batch = slot.running
     return max(0.0, slot.busy_since + (model.curve.seconds(batch.size) or 0.0) - now)
-
-
-def _copied(slot: Slot, placed: dict[str, Placed]) -> Rows:
-    """The outputs out of the shared area, which the next batch overwrites. Raises ValueError."""
-    assert slot.link is not None
-    assert slot.link.area is not None
-    arrays = {name: slot.link.area.get(place).copy() for name, place in placed.items()}
-    return arrays[""] if set(arrays) == {""} else arrays
-
-
-def _outcomes(
-    model: ServedModel, batch: Batch, outcomes: Sequence[tuple[Any, ...]] | None, together: Rows | None
-) -> list[Answer | Refusal]:
-    """What the worker sent, checked: what comes out must be as many rows as went in."""
-    sizes = [part.stop - part.start for part in batch.parts]
-    if together is None:
-        if outcomes is None:
-            raise ValueError(f"a batch of model {model.config.name} came back without outputs")
-        return [_outcome(model, size, outcome) for size, outcome in zip(sizes, outcomes, strict=True)]
-    given = count_of(together)
-    if given != batch.size:
-        return [_miscounted(model, given, batch.size)] * len(sizes)
-    pieces = payloads.split(together, sizes)
-    if outcomes is None:
-        return [Answer(rows, True, None) for rows in pieces]
-    return [
-        Answer(rows, finite, tokens) for rows, (_, _, finite, tokens) in zip(pieces, outcomes, strict=True)
-    ]
-
-
-def _outcome(model: ServedModel, size: int, outcome: tuple[Any, ...]) -> Answer | Refusal:
-    if outcome[0] == "refused":
-        return Refusal(outcome[1], outcome[2], 1.0 if outcome[1] == "unavailable" else None)
-    _, rows, finite, tokens = outcome
-    given = count_of(rows)
-    return Answer(rows, finite, tokens) if given == size else _miscounted(model, given, size)
-
-
-def _miscounted(model: ServedModel, given: int, size: int) -> Refusal:
-    return Refusal("internal", f"model {model.config.name} returned {given} outputs for {size} instances")
-
-
-def _joined(parts: Sequence[Answer]) -> Answer:
-    if len(parts) == 1:
-        return parts[0]
-    tokens = [part.tokens for part in parts if part.tokens is not None]
-    return Answer(
-        payloads.rejoined([part.rows for part in parts]),
-        all(part.finite for part in parts),
-        sum(tokens) if len(tokens) == len(parts) else None,
-    )
