@@ -88,7 +88,7 @@ async def host(nvml: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> As
     await engine.stop()
 
 
-async def test_its_figures_are_told(host: Host, nvml: Any) -> None:
+async def its_figures_are_told(host: Host, nvml: Any) -> None:
     slot = host.engine.slots[0]
     assert slot.link is not None
     nvml.processes[0] = (slot.link.pid, 3 * GIB, b"python3")
@@ -117,7 +117,10 @@ async def test_its_figures_are_told(host: Host, nvml: Any) -> None:
         assert line in lines
 
 
-async def test_an_xid_of_the_hardware_takes_the_agent_out(host: Host, nvml: Any) -> None:
+async def test_its_figures_are_told_until_an_xid_of_the_hardware_takes_the_agent_out(
+    host: Host, nvml: Any
+) -> None:
+    await its_figures_are_told(host, nvml)
     running = [asyncio.create_task(host.ask(30.0)) for _ in range(2)]  # one computes, one waits
     await host.until(lambda: host.engine.slots[0].running is not None)
     await host.until(lambda: nvml.registered)
