@@ -63,6 +63,8 @@ class Network:
         ip("netns", "add", self.name)
         ip("link", "set", "lo", "up", namespace=self.name)
         ip("link", "add", "br0", "type", "bridge", "forward_delay", "0", namespace=self.name)
+        # Else it is the lowest of its cables', and changes under the hosts that know it when one comes or goes.
+        ip("link", "set", "br0", "address", f"02:00:00:00:01:{254:02x}", namespace=self.name)
         ip("addr", "add", f"{self.subnet}.254/24", "dev", "br0", namespace=self.name)
         ip("link", "set", "br0", "up", namespace=self.name)
 
