@@ -68,7 +68,7 @@ def test_sigterm_finishes_what_is_in_flight_and_takes_nothing_new(start_agent, t
 
 
 def test_the_drain_timeout_ends_a_drain(start_agent, tiny_model):
-    agent = start_agent(tiny_model(delay_ms=3000), drain_timeout_s=0.3).ready()
+    agent = start_agent(tiny_model(delay_ms=1500), drain_timeout_s=0.3).ready()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(agent.predict, "tiny", [[1, 2, 3, 4]])
         agent.until(lambda: agent.status()["in_flight"] == 1, "running")
@@ -79,7 +79,7 @@ def test_the_drain_timeout_ends_a_drain(start_agent, tiny_model):
 
 
 def test_a_second_signal_stops_at_once(start_agent, tiny_model):
-    agent = start_agent(tiny_model(delay_ms=8000)).ready()
+    agent = start_agent(tiny_model(delay_ms=4000)).ready()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: agent.predict("tiny", [[1, 2, 3, 4]]).status_code)
         agent.until(lambda: agent.status()["in_flight"] == 1, "running")
@@ -88,7 +88,7 @@ def test_a_second_signal_stops_at_once(start_agent, tiny_model):
         agent.until(lambda: agent.http.get("/readyz").status_code == 503, "draining")
         agent.process.terminate()
         assert agent.process.wait(10) == 1
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 3
         assert asked.result() == 503
     assert agent.group() == []
 
@@ -131,7 +131,7 @@ def test_a_model_whose_loading_kills_the_worker_fails_after_three_times(
 
 
 def test_nothing_is_left_when_the_front_is_killed(start_agent, tiny_model):
-    agent = start_agent(tiny_model(delay_ms=5000)).ready()
+    agent = start_agent(tiny_model(delay_ms=4000)).ready()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: agent.predict("tiny", [[1, 2, 3, 4]]))
         agent.until(lambda: agent.status()["in_flight"] == 1, "running")

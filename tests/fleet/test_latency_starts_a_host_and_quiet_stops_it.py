@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 async def test_load_over_the_latency_target_starts_a_host_and_quiet_stops_one(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.machine, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.machine, pytest.mark.slow, pytest.mark.timeout(240)]
 
 # What the hypervisor offers, like `virsh start NAME`, `virsh destroy NAME`, `virsh domstate NAME`.
 VIRT = """#!/bin/sh

@@ -94,7 +94,7 @@ class Library:
                 traceback.print_exception(error.__cause__, file=sys.stderr)
             return str(error)
         try:
-            model.warm_up()
+            warm_s = model.warm_up()
         except Exception as error:  # The user's code may raise anything while it warms up.
             said = str(error)
             if not isinstance(error, InputFault | ModelFault):
@@ -115,7 +115,7 @@ class Library:
             "max_tokens": None if model.generator is None else model.generator.max_tokens,
             "counts_prompt": model.generator is not None and model.generator.counts_prompt,
             # Beside batches of another version the times would be those of two.
-            "seeds": [] if threading.current_thread() is self._loading else seeds(model),
+            "seeds": [] if threading.current_thread() is self._loading else seeds(model, warm_s),
             "load_s": time.perf_counter() - started,
         }
         self._tell(("loaded", key, traits))

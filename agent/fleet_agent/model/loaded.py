@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,15 +70,16 @@ class LoadedModel:
         counter = getattr(self.instance, "count_tokens", None)
         return None if counter is None else int(sum(counter(instances_of(payload))))
 
-    def warm_up(self) -> int:
-        """Run what the model's `warmup` gives, alone and as a full batch; answers how many instances that were.
+    def warm_up(self) -> float | None:
+        """Run what the model's `warmup` gives, alone and as a full batch; answers how many seconds the shorter of the
+        two took, None where there was nothing to run.
 
         Of a model that generates, what has "messages" is taken for a chat request, and all of it where it has no
         `forward`.
         """
         maker = getattr(self.instance, "warmup", None)
         if maker is None:
-            return 0
+            return None
         instances = list(maker())
         if self.generator is not None:
             requests = [each for each in instances if not self.predicts or _is_chat(each)]
@@ -85,12 +87,16 @@ class LoadedModel:
             if requests:
                 self.generator.warm_up(requests, self.config.max_batch_size)
         if not instances:
-            return 0
+            return None
         size = self.config.max_batch_size
         full = (instances * math.ceil(size / len(instances)))[:size]
-        self.run(instances[:1])
-        self.run(full)
-        return 1 + len(full)
+        return min(self.timed(instances[:1]), self.timed(full))
+
+    def timed(self, instances: list[Any]) -> float:
+        """Seconds of one batch. `run` gives rows in the memory of the host, so the device has finished by then."""
+        started = time.perf_counter()
+        self.run(instances)
+        return time.perf_counter() - started
 
     def memory_bytes(self) -> int | None:
         """What the declaration says; the caller measures where there is a device to ask."""

@@ -34,7 +34,7 @@ class Model:
 @pytest.mark.parametrize(
     ("name", "examples", "fewest", "phases"),
     [
-        ("text", 10, 60, "fuzzing"),
+        pytest.param("text", 10, 60, "fuzzing", marks=pytest.mark.slow),
         pytest.param("text", 300, 4000, "coverage,fuzzing,stateful", marks=LONG),
         pytest.param(None, 300, 4000, "coverage,fuzzing,stateful", marks=LONG),
     ],

@@ -17,7 +17,7 @@ LONG = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 @pytest.mark.parametrize(
     ("how", "rounds"),
     [
-        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, 3, marks=LONG),
         pytest.param(signal.SIGSTOP, 3, marks=LONG),
     ],

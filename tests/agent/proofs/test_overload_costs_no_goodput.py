@@ -24,7 +24,8 @@ def quantile(values: list[float], q: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "goodput", "refusal_ms"), [(3, 0.7, 100.0), pytest.param(60, 0.95, 20.0, marks=LONG)]
+    ("seconds", "goodput", "refusal_ms"),
+    [pytest.param(3, 0.7, 100.0, marks=pytest.mark.slow), pytest.param(60, 0.95, 20.0, marks=LONG)],
 )
 def test_three_times_the_peak(
     start_agent: Callable[..., Any],

@@ -22,6 +22,7 @@ def error_of(reply):
     return reply.status_code, reply.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_swap_goes_on_with_the_next_worker_and_the_old_version_answers_first(
     start_agent, numbered, change, states, asking
 ):
