@@ -25,7 +25,8 @@ def quantile(values: list[float], q: float) -> float:
 
 @pytest.mark.parametrize(
     ("seconds", "goodput", "refusal_ms"),
-    [pytest.param(3, 0.7, 100.0, marks=pytest.mark.slow), pytest.param(60, 0.95, 20.0, marks=LONG)],
+    # The short form runs beside other tests and only finds a collapse; the whole one wants the machine for itself.
+    [pytest.param(3, 0.3, 1000.0, marks=pytest.mark.slow), pytest.param(60, 0.95, 20.0, marks=LONG)],
 )
 def test_three_times_the_peak(
     start_agent: Callable[..., Any],
