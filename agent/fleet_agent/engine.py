@@ -114,13 +114,7 @@ class Engine:
             busy_s = 0.0 if deadline is None else self._busy_s(now)
             served.batcher.add(request, count, now, deadline, priority, busy_s, served.group_of(payload))
         except Refusal as refusal:
-            if refusal.code == "overloaded":
-                served.counters.overloaded += 1
-            elif refusal.code == "unavailable":
-                served.counters.hopeless += 1
-            else:
-                served.counters.expired += 1
-                served.counters.errors += 1
+            served.counters.turned_away(refusal)
             if trace is not None:
                 trace.ended(refusal)
             raise
@@ -154,7 +148,7 @@ class Engine:
         if served.error is not None:
             raise Refusal("unavailable", served.error, 30.0)
         for slot in self.slots:
-            if (slot.ready and served in slot.loaded) or slot.recycling:
+            if slot.serves(served):
                 return served
         raise Refusal("unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0)
 
@@ -222,7 +216,7 @@ class Engine:
             not self.draining
             and model is not None
             and model.stage in ("answering", "kept")
-            and any((slot.ready and model in slot.loaded) or slot.recycling for slot in self.slots)
+            and any(slot.serves(model) for slot in self.slots)
         )
 
     def model_ready(self, name: str) -> bool:

@@ -96,6 +96,16 @@ class Counters:
     padding_length: int = 0  # what was added to them, to be as long as the longest in their batch
     unwanted: int = 0  # items computed for requests that were abandoned or had expired
 
+    def turned_away(self, refusal: Refusal) -> None:
+        """Counts a request that the queue didn't take."""
+        if refusal.code == "overloaded":
+            self.overloaded += 1
+        elif refusal.code == "unavailable":
+            self.hopeless += 1
+        else:
+            self.expired += 1
+            self.errors += 1
+
 
 @dataclass(slots=True, eq=False)
 class Ticket:

@@ -51,6 +51,10 @@ class Slot:
         """Requests for it may queue: it is ready, or will be at once."""
         return self.ready or self.recycling
 
+    def serves(self, model: ServedModel) -> bool:
+        """Requests for that model may queue here."""
+        return (self.ready and model in self.loaded) or self.recycling
+
     def device_memory(self, bound: int | None) -> DeviceMemory:
         """Of the device, with the configured bound on the total; all None where it can't be known."""
         reading = None if self.watch is None else self.watch.reading(time.monotonic())

@@ -152,3 +152,24 @@ def _starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield start
     for agent in agents:
         agent.close()
+
+
+@pytest.fixture
+def start_balancer() -> Iterator[Callable[[str], str]]:
+    """Starts a balancer in front of an agent; gives its address."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(backend: str) -> str:
+        addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--backends", backend]
+        command = [sys.executable, "-m", "fleet_balancer", *addresses]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        started.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().decode().removeprefix("listening on ").strip()
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(timeout=20)
+        assert process.stdout is not None
+        process.stdout.close()

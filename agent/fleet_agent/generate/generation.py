@@ -35,14 +35,15 @@ class Tally(Protocol):
     completed: int
     errors: int
     bad: int
-    overloaded: int
-    hopeless: int
     expired: int
     abandoned: int
     items: int
     latency: LatencyHistogram
     inference: LatencyHistogram
     generated: Figures
+
+    def turned_away(self, refusal: Refusal) -> None:
+        """Counts a request that the queue didn't take."""
 
 
 class Generation:
@@ -92,13 +93,7 @@ class Generation:
         try:
             self._scheduler.add(number, now, deadline, priority)
         except Refusal as refusal:
-            if refusal.code == "overloaded":
-                self._tally.overloaded += 1
-            elif refusal.code == "unavailable":
-                self._tally.hopeless += 1
-            else:
-                self._tally.expired += 1
-                self._tally.errors += 1
+            self._tally.turned_away(refusal)
             if trace is not None:
                 trace.ended(refusal)
             raise

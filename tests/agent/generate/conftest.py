@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,27 +116,3 @@ def figure() -> Callable[..., float]:
         return sum(float(value) for given, value in lines if all(each in given for each in wanted))
 
     return read
-
-
-@pytest.fixture
-def start_balancer() -> Iterator[Callable[[str], str]]:
-    """Starts a balancer in front of one agent; gives its address."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(backend: str) -> str:
-        addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--backends", backend]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fleet_balancer", *addresses],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        started.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().decode().removeprefix("listening on ").strip()
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(timeout=20)
-        assert process.stdout is not None
-        process.stdout.close()

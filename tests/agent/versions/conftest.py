@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -86,27 +84,6 @@ def states() -> Callable[[Any], dict[str, str]]:
         return {entry["version"]: entry["state"] for entry in listed if entry["name"] == "m"}
 
     return look
-
-
-@pytest.fixture
-def balancer() -> Iterator[Callable[[str], str]]:
-    """Starts a balancer in front of an agent; gives its address."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(backend: str) -> str:
-        addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--backends", backend]
-        command = [sys.executable, "-m", "fleet_balancer", *addresses]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        started.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().decode().removeprefix("listening on ").strip()
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(timeout=20)
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -271,8 +271,8 @@ def test_a_change_that_makes_no_sense_is_refused_in_words(agent, change, body, s
     assert says in message
 
 
-def test_clients_of_a_balancer_change_nothing(agent, balancer):
-    url = balancer(agent.url.removeprefix("http://"))
+def test_clients_of_a_balancer_change_nothing(agent, start_balancer):
+    url = start_balancer(agent.url.removeprefix("http://"))
     for path in ("/admin/models", "/admin/drain", "/v2/repository/models/m/unload"):
         reply = httpx.post(url + path, json={"unload": {"name": "m"}}, timeout=30)
         assert error_of(reply)[0] == 403, path
