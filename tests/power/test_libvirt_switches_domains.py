@@ -37,7 +37,7 @@ class Libvirt:
         argv = [daemon, "-f", str(config), "-p", str(folder / "pid")]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._processes = [subprocess.Popen(argv, env={**os.environ, **places}, **quiet)]  # type: ignore[call-overload]
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while subprocess.run([self.virsh, "-c", self.uri, "uri"], capture_output=True).returncode != 0:
             assert time.monotonic() < until, (folder / "log").read_text()[-2000:]
             time.sleep(0.05)

@@ -1,26 +1,19 @@
-"""Sends the keeper (keeper.py) to a host with one errand and understands its answer."""
+"""Sends the keeper (keeper/) to a host with one errand and understands its answer."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from fleet_controller.hosts import keeper
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure, brief, printable
+from fleet_controller.hosts.parcel import parcel
 from fleet_controller.hosts.transport import Result, Transport
 
 # An answer of at most 1 MiB, behind as much noise; Output keeps the end of what was said.
 _OUTPUT_LIMIT = 3 * 1024 * 1024
-
-
-@cache
-def keeper_text() -> str:
-    return Path(keeper.__file__).read_text("utf-8")
 
 
 def run_errand(
@@ -37,9 +30,8 @@ def run_errand(
     Raises HostFailure: what the keeper reports, or why it could not run.
     """
     nonce = f"@fleetctl-{secrets.token_hex(8)}@"
-    text = json.dumps({**args, "errand": errand, "nonce": nonce})
-    # Python reads a JSON text inside a JSON text as what it is: an ASCII string literal.
-    stdin = f"{keeper_text()}\nmain({json.dumps(text)})\n".encode()
+    text = json.dumps({**args, "nonce": nonce})
+    stdin = f"{parcel(errand)}run({json.dumps(text)})\n".encode()
     said = _Said(nonce.encode(), progress)
     result = transport.run(
         Command((python, "-I", "-S", "-"), stdin, timeout_s=timeout_s, output_limit=_OUTPUT_LIMIT), said.hear
