@@ -10,9 +10,9 @@ import pytest
 from fleet_lab.host import make_key, program
 from fleet_lab.lab import Lab
 
-from fleet_controller.hosts import keys
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.ssh import keys
 from fleet_controller.spec import FleetSpec
 
 MachinesOf = Callable[..., Machines]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fleet_lab.host import make_key, program
 
-from fleet_controller.hosts.known_hosts import KnownHosts, Verdict, fingerprint, name_of
+from fleet_controller.hosts.ssh.known_hosts import KnownHosts, Verdict, fingerprint, name_of
 
 
 @pytest.fixture

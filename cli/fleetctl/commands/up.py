@@ -106,7 +106,7 @@ def _trust(fleet: Fleet, yes: bool) -> None:
     known_hosts can't be written.
     """
     # Not at the top: paramiko takes a third of a second.
-    from fleet_controller.hosts import keys
+    from fleet_controller.hosts.ssh import keys
 
     names = [host.name for host in fleet.spec.hosts if not host.is_local]
     seen: list[keys.NewKey] = []

@@ -18,8 +18,8 @@ from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.power import Power, Reading, make_power
 from fleet_controller.hosts.power.wol import Sign
 from fleet_controller.hosts.release import Release
-from fleet_controller.hosts.ssh import SshTransport
-from fleet_controller.hosts.ssh_connection import Connections
+from fleet_controller.hosts.ssh.connection import Connections
+from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec, HostSpec, LatencyTarget, ModelSpec
 from fleet_controller.spec.command import CommandSpec

@@ -17,7 +17,7 @@ import paramiko
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure, brief
 from fleet_controller.hosts.local import disk_failure
-from fleet_controller.hosts.ssh_connection import SshConnection
+from fleet_controller.hosts.ssh.connection import SshConnection
 from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Progress, Result
 
 _CHUNK = 32 * 1024

@@ -13,7 +13,7 @@ from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from fleet_controller.hosts.bounded import bounded
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.known_hosts import fingerprint
+from fleet_controller.hosts.ssh.known_hosts import fingerprint
 
 _USUAL = ("id_ed25519", "id_ecdsa", "id_rsa")
 # sshd closes the connection after six failed keys (MaxAuthTries), and counts them against us.

@@ -25,10 +25,10 @@ import paramiko
 from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 from paramiko.ssh_exception import IncompatiblePeer
 
-from fleet_controller.hosts import ssh_identity
 from fleet_controller.hosts.bounded import bounded
 from fleet_controller.hosts.failure import HostFailure, brief
-from fleet_controller.hosts.known_hosts import KnownHosts, Verdict, fingerprint, name_of
+from fleet_controller.hosts.ssh import identity
+from fleet_controller.hosts.ssh.known_hosts import KnownHosts, Verdict, fingerprint, name_of
 from fleet_controller.spec import FleetSpec, SshSpec
 
 # What paramiko still offers and no current server needs: CBC ciphers (plaintext recovery, CVE-2008-5161), 3DES
@@ -405,15 +405,15 @@ class SshConnection:
         return stamps
 
     def _login(self, transport: paramiko.Transport) -> None:
-        with ssh_identity.identities(self.server.label, self.server.ssh.identity_file) as found:
+        with identity.identities(self.server.label, self.server.ssh.identity_file) as found:
             self._try(transport, found)
 
-    def _try(self, transport: paramiko.Transport, found: list[ssh_identity.Identity]) -> None:
+    def _try(self, transport: paramiko.Transport, found: list[identity.Identity]) -> None:
         user, timeout = self.server.user, self.server.ssh.connect_timeout
         until = time.monotonic() + timeout
         tried = []
         for one in found:
-            tried.append(ssh_identity.describe(one))
+            tried.append(identity.describe(one))
             transport.auth_timeout = max(0.1, until - time.monotonic())
             try:
                 more = transport.auth_publickey(user, one.key)

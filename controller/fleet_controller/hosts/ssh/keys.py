@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.known_hosts import KnownHosts, Verdict, fingerprint
-from fleet_controller.hosts.ssh_connection import Connections, SshConnection, known_line
+from fleet_controller.hosts.ssh.connection import Connections, SshConnection, known_line
+from fleet_controller.hosts.ssh.known_hosts import KnownHosts, Verdict, fingerprint
 from fleet_controller.spec import FleetSpec
 
 
