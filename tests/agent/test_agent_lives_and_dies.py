@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 SUICIDAL = """
 import os
@@ -67,6 +68,7 @@ def test_sigterm_finishes_what_is_in_flight_and_takes_nothing_new(start_agent, t
     assert agent.group() == []
 
 
+@pytest.mark.slow
 def test_the_drain_timeout_ends_a_drain(start_agent, tiny_model):
     agent = start_agent(tiny_model(delay_ms=1500), drain_timeout_s=0.3).ready()
     with ThreadPoolExecutor(1) as pool:
@@ -78,6 +80,7 @@ def test_the_drain_timeout_ends_a_drain(start_agent, tiny_model):
     assert agent.group() == []
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(start_agent, tiny_model):
     agent = start_agent(tiny_model(delay_ms=4000)).ready()
     with ThreadPoolExecutor(1) as pool:
@@ -93,6 +96,7 @@ def test_a_second_signal_stops_at_once(start_agent, tiny_model):
     assert agent.group() == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_what_it_computed_and_comes_back(start_agent, tiny_model, written_model):
     models = [tiny_model(delay_ms=900, max_batch_size_=1), written_model("suicidal", SUICIDAL)]
     agent = start_agent(*models).ready()
@@ -121,6 +125,7 @@ def test_a_killed_worker_costs_only_what_it_computed_and_comes_back(start_agent,
     assert "fleet_agent_worker_restarts_total 2.0" in agent.http.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_a_model_whose_loading_kills_the_worker_fails_after_three_times(
     start_agent, tiny_model, written_model
 ):
@@ -130,6 +135,7 @@ def test_a_model_whose_loading_kills_the_worker_fails_after_three_times(
     agent.until(lambda: agent.predict("tiny", [[1, 2, 3, 4]]).status_code == 200, "serving the other model")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_the_front_is_killed(start_agent, tiny_model):
     agent = start_agent(tiny_model(delay_ms=4000)).ready()
     with ThreadPoolExecutor(1) as pool:

@@ -29,6 +29,7 @@ def reload(front: Any) -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_ten_reloads_under_load_lose_no_request(
     origin: Any, balancer: Any, load: Any, wait_until: Any, workers: str
 ) -> None:

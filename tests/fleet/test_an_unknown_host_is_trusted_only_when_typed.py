@@ -9,6 +9,7 @@ import pytest
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
 
 
+@pytest.mark.slow
 def test_up_refuses_an_unknown_key_and_trusts_it_when_told(fleet: Any, ssh_hosts: Any) -> None:
     (host,) = ssh_hosts(1, known=False)
     fleet.write(ssh_hosts.yaml([host]), {"min_servers": 1, "max_servers": 1})

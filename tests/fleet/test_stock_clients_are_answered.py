@@ -14,6 +14,7 @@ import tritonclient.http as triton
 pytestmark = pytest.mark.fleet
 
 
+@pytest.mark.slow
 async def test_curl_and_tritonclient_get_answers_and_status_tells_the_latency_clients_saw(
     fleet: Any, local_hosts: str
 ) -> None:

@@ -46,6 +46,7 @@ def without_a_host_that_runs(one: Fleet) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"), [(empty, "fleet.yaml:1:9"), (without_a_host_that_runs, "no longer has a (ready)")]
 )
+@pytest.mark.slow
 def test_it_runs_on_with_the_last_good_one_and_says_so_until_it_is_mended(
     fleet: MakeFleet, spoil: Callable[[Any], None], why: str
 ) -> None:
