@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 import uvloop
 
-from fleet_agent.configuration import BadConfig, configured, token_of
-from fleet_agent.engine import Engine
-from fleet_agent.hot import protocol_for
-from fleet_agent.listener import announce, bound
-from fleet_agent.logs import log_to_stderr
-from fleet_agent.server import Front
-from fleet_agent.tracewish import wanted
+from fleet_agent.engine.engine import Engine
+from fleet_agent.front.hot import protocol_for
+from fleet_agent.front.server import Front
+from fleet_agent.process.configuration import BadConfig, configured, token_of
+from fleet_agent.process.listener import announce, bound
+from fleet_agent.process.logs import log_to_stderr
+from fleet_agent.tracing.wish import wanted
 from fleet_wire.agent import AgentConfig
 
 if TYPE_CHECKING:
-    from fleet_agent.tracing import Traces
+    from fleet_agent.tracing.traces import Traces
 
 log = logging.getLogger("fleet_agent")
 
@@ -140,7 +140,7 @@ def _traces(config: AgentConfig) -> Traces | None:
     if not wanted(config.telemetry, os.environ):
         return None
     try:
-        from fleet_agent.tracing import traces  # costs nothing where it isn't wanted
+        from fleet_agent.tracing.traces import traces  # costs nothing where it isn't wanted
     except ImportError as error:
         log.error(
             "no traces: %s; install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http", error

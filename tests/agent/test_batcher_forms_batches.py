@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet_agent.batcher import Batch, Batcher, Finished
+from fleet_agent.queue.batcher import Batch, Batcher, Finished
 from fleet_wire.refusal import Refusal
 
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fleet_agent.batcher import Batch, Batcher, Finished
+from fleet_agent.queue.batcher import Batch, Batcher, Finished
 from fleet_wire.refusal import Refusal
 
 Items = list[tuple[int, int]]  # (request, item)

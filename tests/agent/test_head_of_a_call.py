@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet_agent.head import read
+from fleet_agent.http.head import read
 
 PLAIN = b"POST /v1/models/a:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nX-Request-Id:  r1 \r\n\r\n"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_agent.cap import MemoryCap
-from fleet_agent.turns import Turns
+from fleet_agent.queue.cap import MemoryCap
+from fleet_agent.queue.turns import Turns
 
 
 @given(most=st.integers(2, 64), holds=st.integers(1, 64))

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_agent import tensorcall
-from fleet_agent.served import Answer, Ledger, Traits
-from fleet_agent.vectors import VectorReader
+from fleet_agent.protocol import tensorcall
+from fleet_agent.served.answer import Answer
+from fleet_agent.served.ledger import Ledger
+from fleet_agent.served.traits import Traits
+from fleet_agent.values.vectors import VectorReader
 from fleet_wire.agent import ModelConfig
 from fleet_wire.refusal import Refusal
 

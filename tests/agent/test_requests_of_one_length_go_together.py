@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_agent.batcher import Batcher
-from fleet_agent.lengths import checked_buckets, group_of, padding
+from fleet_agent.queue.batcher import Batcher
+from fleet_agent.values.lengths import checked_buckets, group_of, padding
 
 # Sums of rows of any length. The second output is how many rows were in the batch.
 SUMS = """

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_agent.curve import ServiceCurve
+from fleet_agent.queue.curve import ServiceCurve
 
 
 def test_sizes_up_to_four_have_points_of_their_own() -> None:

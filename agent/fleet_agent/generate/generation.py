@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from fleet_agent.cap import MemoryCap
-from fleet_agent.curve import ServiceCurve
 from fleet_agent.generate.figures import Figures
 from fleet_agent.generate.scheduler import Scheduler, Step
 from fleet_agent.generate.sequence import Finish, Sequence, Trace, Wish
+from fleet_agent.queue.cap import MemoryCap
+from fleet_agent.queue.curve import ServiceCurve
 from fleet_wire.agent import ModelConfig
 from fleet_wire.histogram import LatencyHistogram
 from fleet_wire.refusal import Refusal
@@ -141,7 +141,7 @@ class Generation:
         return step, (joins, step.runs, step.leaves)
 
     def stepped(self, step: Step, outcomes: dict[int, tuple[Any, ...]], out_of_memory: int | None) -> None:
-        """A step came back; `outcomes` by sequence, see worker.py. Raises ValueError where one is missing."""
+        """A step came back; `outcomes` by sequence, see crossing/. Raises ValueError where one is missing."""
         now = time.monotonic()
         if set(outcomes) != set(step.runs):
             raise ValueError(f"step {step.id} came back without the outcomes of its sequences")

@@ -26,7 +26,7 @@ class Wish:
 
 
 class Trace(Protocol):
-    """What is told about a sequence where traces are wanted; see tracing.py."""
+    """What is told about a sequence where traces are wanted; see tracing/."""
 
     def sent(self, size: int) -> None: ...
     def ended(self, refusal: Refusal | None) -> None: ...

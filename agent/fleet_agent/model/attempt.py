@@ -11,7 +11,7 @@ import torch
 
 from fleet_agent.model.faults import InputFault, ModelFault, breaks, is_out_of_memory
 from fleet_agent.model.loaded import LoadedModel, Result
-from fleet_agent.payload import Payload, Rows, count_of, cut, is_finite, rejoined, split
+from fleet_agent.values.payload import Payload, Rows, count_of, cut, is_finite, rejoined, split
 
 
 class Attempt:

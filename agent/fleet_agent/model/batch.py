@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fleet_agent.model.faults import InputFault
-from fleet_agent.payload import Payload
-from fleet_agent.tensors import DTYPES, TensorMetadata
+from fleet_agent.values.payload import Payload
+from fleet_agent.values.tensors import DTYPES, TensorMetadata
 
 Batch: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
 

@@ -12,7 +12,7 @@ from torch.export.passes import move_to_device_pass
 
 from fleet_agent.model.faults import ModelFault
 from fleet_agent.model.program import Program
-from fleet_agent.tensors import TensorMetadata
+from fleet_agent.values.tensors import TensorMetadata
 from fleet_wire.agent import ModelConfig
 
 _DATATYPES = {

@@ -9,7 +9,7 @@ import torch
 
 from fleet_agent.model.faults import ModelFault
 from fleet_agent.model.program import Program
-from fleet_agent.tensors import TensorMetadata
+from fleet_agent.values.tensors import TensorMetadata
 from fleet_wire.agent import ModelConfig
 
 

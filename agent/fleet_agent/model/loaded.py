@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from fleet_agent.lengths import checked_buckets
 from fleet_agent.model.batch import Inputs
 from fleet_agent.model.compute import Prepared
 from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, said
 from fleet_agent.model.generator import Generator, can_generate
 from fleet_agent.model.rows import rows_of
-from fleet_agent.payload import Payload, Rows, count_of, instances_of, is_finite
-from fleet_agent.tensors import TensorMetadata, checked_metadata
+from fleet_agent.values.lengths import checked_buckets
+from fleet_agent.values.payload import Payload, Rows, count_of, instances_of, is_finite
+from fleet_agent.values.tensors import TensorMetadata, checked_metadata
 from fleet_wire.agent import ModelConfig
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fleet_agent.tensors import TensorMetadata
+from fleet_agent.values.tensors import TensorMetadata
 
 
 class Program:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from fleet_agent.model.faults import ModelFault
-from fleet_agent.payload import Rows, count_of
-from fleet_agent.tensors import Array
+from fleet_agent.values.payload import Rows, count_of
+from fleet_agent.values.tensors import Array
 
 
 def rows_of(outputs: Any, name: str) -> Rows:

@@ -22,7 +22,7 @@ from fleet_agent.outside.memory import MemoryOfProcesses
 from fleet_agent.outside.order import HOST, BadCommand, Order, health_url, order
 from fleet_agent.outside.process import EngineProcess
 from fleet_agent.outside.words import Words
-from fleet_agent.served import Counters
+from fleet_agent.served.counters import Counters
 from fleet_wire.agent import ModelConfig, ModelStatus
 from fleet_wire.command import EngineStatus
 from fleet_wire.histogram import LatencyHistogram

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from fleet_agent.call import Call, Message, Receive, Reply, Send
+from fleet_agent.http.call import Call, Message, Receive, Reply, Send
 from fleet_agent.outside.engine import OutsideEngine
 from fleet_agent.outside.relay import Relay
 from fleet_agent.outside.route import Claim, claimed, claimed_by_body, named

@@ -7,7 +7,7 @@ place was held lately. `now` and deadlines are seconds of one clock.
 
 from __future__ import annotations
 
-from fleet_agent.batcher import PRIORITIES
+from fleet_agent.queue.batcher import PRIORITIES
 from fleet_wire.refusal import Refusal
 
 _EVERY = 10

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from fleet_agent.call import MAX_BODY, Call, ClientGone, Send, deadline_of, priority_of
+from fleet_agent.http.call import MAX_BODY, Call, ClientGone, Send, deadline_of, priority_of
 from fleet_agent.outside import route
 from fleet_agent.outside.engine import OutsideEngine
 from fleet_agent.outside.gate import Hopeless

@@ -8,7 +8,7 @@ import pytest
 
 from fleet_agent.generate.generation import Generation
 from fleet_agent.generate.sequence import Wish
-from fleet_agent.served import Counters
+from fleet_agent.served.counters import Counters
 from fleet_wire.agent import ModelConfig
 from fleet_wire.refusal import Refusal
 

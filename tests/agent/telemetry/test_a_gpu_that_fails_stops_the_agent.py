@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fleet_agent import crew
-from fleet_agent.engine import Engine
-from fleet_agent.link import WorkerLink
-from fleet_agent.report import agent_status
-from fleet_agent.server import Front
+from fleet_agent.crew import crew
+from fleet_agent.crew.link import WorkerLink
+from fleet_agent.engine.engine import Engine
+from fleet_agent.front.server import Front
+from fleet_agent.telemetry.report import agent_status
 from fleet_wire.agent import AgentConfig, ModelConfig
 
 GIB = 2**30

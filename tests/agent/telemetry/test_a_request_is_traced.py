@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from fleet_agent.tracewish import wanted
+from fleet_agent.tracing.wish import wanted
 from fleet_wire.agent import TelemetryConfig
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -131,7 +131,9 @@ def test_who_wants_traces(config: dict[str, str], environment: dict[str, str], e
 
 def test_nothing_is_imported_where_they_are_not_wanted() -> None:
     # FastAPI by itself imports the API of OpenTelemetry where that is installed; what does the work is the SDK.
-    ours = "m == 'fleet_agent.tracing' or m.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))"
+    ours = (
+        "m == 'fleet_agent.tracing.traces' or m.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))"
+    )
     program = f"import sys, fleet_agent.__main__; print([m for m in sys.modules if {ours}])"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet_agent.leak import MEMORY, REQUESTS, LeakGuard
+from fleet_agent.crew.leak import MEMORY, REQUESTS, LeakGuard
 from fleet_wire.agent import RecycleConfig
 
 MIB = 2**20

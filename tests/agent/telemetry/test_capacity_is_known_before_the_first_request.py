@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fleet_agent.batcher import Batcher
-from fleet_agent.capacity import Capacity
-from fleet_agent.curve import ServiceCurve
+from fleet_agent.queue.batcher import Batcher
+from fleet_agent.queue.capacity import Capacity
+from fleet_agent.queue.curve import ServiceCurve
 from fleet_wire.capacity import ModelLoad, pool_capacity
 
 STEPS = """

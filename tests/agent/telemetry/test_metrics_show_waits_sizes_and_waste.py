@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet_agent.waits import Waits
+from fleet_agent.queue.waits import Waits
 from fleet_wire.histogram import LatencyHistogram
 
 SLOW = """

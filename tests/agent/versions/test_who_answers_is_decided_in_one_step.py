@@ -7,9 +7,9 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_agent.room import lacking
-from fleet_agent.turns import Turns
-from fleet_agent.versions import Stage, Versions
+from fleet_agent.queue.turns import Turns
+from fleet_agent.versions.room import lacking
+from fleet_agent.versions.versions import Stage, Versions
 from fleet_wire.agent import DeviceMemory, ModelConfig
 
 

@@ -1,0 +1,445 @@
+"""Requests in, answers out: owns a batcher per model and a crew of workers, one per device.
+
+A free device gets a batch at once if anything waits. What a worker was computing when it ended is refused as
+`unavailable` (safe to send again); what waits is computed by the next worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fleet_agent.crew import vitals
+from fleet_agent.crew.crew import Crew
+from fleet_agent.crew.slot import Slot
+from fleet_agent.crossing.area import Placed
+from fleet_agent.engine.outcome import copied, joined, outcomes
+from fleet_agent.engine.pump import Pump
+from fleet_agent.engine.stepper import Stepper
+from fleet_agent.generate.sequence import Sequence as Generated
+from fleet_agent.generate.sequence import Wish
+from fleet_agent.outside.engines import OutsideEngines
+from fleet_agent.queue.batcher import Batch
+from fleet_agent.queue.capacity import Capacity
+from fleet_agent.queue.turns import Turns
+from fleet_agent.served.answer import Answer
+from fleet_agent.served.ledger import Ledger
+from fleet_agent.served.served import ServedModel
+from fleet_agent.served.ticket import Ticket
+from fleet_agent.values import payload as payloads
+from fleet_agent.values.lengths import lengths_of, padding
+from fleet_agent.values.payload import Payload, count_of
+from fleet_agent.versions.repository import Repository
+from fleet_agent.versions.stock import loads_of, model_status
+from fleet_agent.versions.versions import Versions
+from fleet_wire.agent import AgentConfig, AgentState, DeviceMemory, ModelStatus
+from fleet_wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fleet_agent.tracing.traces import Trace, Traces
+
+log = logging.getLogger("fleet_agent.engine")
+
+
+class Engine:
+    """`start` it, `submit` requests, read `status`, `stop` it. All of it in one event loop."""
+
+    def __init__(self, config: AgentConfig, nvml: Any = None) -> None:
+        """`nvml`: the pynvml module, or None where it isn't installed (device memory is unknown then)."""
+        self.config = config
+        self.ledger = Ledger()
+        own = [model for model in config.models if model.runtime == "torch"]
+        self.versions = Versions(self.ledger.entry(model) for model in own)
+        self.outside = OutsideEngines(config, nvml)
+        self.models = self.versions.current
+        self.everyone = self.versions.everyone
+        self.draining = False
+        self.started_at = time.time()
+        self._crew = Crew(
+            config, self.everyone, nvml, self._pump_soon, self._ran, self._lost, self._restocked
+        )
+        self.slots = self._crew.slots
+        self._ids = itertools.count(1)
+        self._tickets: dict[int, Ticket] = {}
+        self._turns = Turns(self.everyone)
+        self._stepper = Stepper(self._turns)
+        self.repository = Repository(
+            self.versions,
+            self.ledger,
+            self._turns,
+            self._crew,
+            self.outside,
+            self._memory,
+            lambda: self.draining,
+        )
+        self._pump = Pump(self.slots, self.everyone, self._feed, self._crew.recycle)
+        self._stopping = False
+        self.traces: Traces | None = None  # set before `start` where they are wanted
+        self._capacity = Capacity(config.latency_target_ms, config.latency_percentile)
+
+    def start(self) -> None:
+        """Start the workers; returns at once, see `state`."""
+        self._crew.start()
+        self.outside.start()
+
+    async def stop(self) -> None:
+        """Refuse what is still here as `unavailable`, end the workers and wait for them."""
+        self._stopping = True
+        for ticket in list(self._tickets.values()):
+            self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
+        for model in self.everyone:
+            model.generation.stop(Refusal("unavailable", "this server is stopping", 1.0))
+        await self.repository.stop()
+        await asyncio.gather(self._crew.stop(), self.outside.stop())
+
+    # Requests
+
+    def submit(
+        self,
+        served: ServedModel,
+        payload: Payload,
+        ended: Callable[[Answer | Refusal], None],
+        deadline: float | None = None,
+        priority: int = 0,
+        wants_tokens: bool = False,
+        trace: Trace | None = None,
+    ) -> Ticket:
+        """Queue a request; `deadline` is in time.monotonic() seconds. `ended` is called once, later, unless the ticket
+        is abandoned. Raises Refusal."""
+        now = time.monotonic()
+        request = next(self._ids)
+        count = count_of(payload)
+        try:
+            busy_s = 0.0 if deadline is None else self._busy_s(now)
+            served.batcher.add(request, count, now, deadline, priority, busy_s, served.group_of(payload))
+        except Refusal as refusal:
+            served.counters.turned_away(refusal)
+            if trace is not None:
+                trace.ended(refusal)
+            raise
+        ticket = Ticket(request, served, payload, count, now, wants_tokens, ended)
+        if trace is not None:
+            ticket.trace = trace
+        if deadline is not None:
+            loop = asyncio.get_running_loop()
+            ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
+        self._tickets[request] = ticket
+        self._pump.came = request
+        self._pump.soon()
+        return ticket
+
+    def generate(
+        self,
+        served: ServedModel,
+        wish: Wish,
+        deadline: float | None = None,
+        priority: int = 0,
+        trace: Trace | None = None,
+    ) -> Generated:
+        """Queue a sequence, which the caller reads or gives to the model's `generation.abandon`. Raises Refusal."""
+        return served.generation.submit(wish, self._pump_soon, deadline, priority, trace)
+
+    def served(self, model: str, version: str | None = None) -> ServedModel:
+        """The model, if it can take requests now. Raises Refusal `not_found` or `unavailable`."""
+        served = self.known(model, version)
+        if self.draining:
+            raise Refusal("unavailable", "this server is draining and takes no new requests", 1.0)
+        if served.error is not None:
+            raise Refusal("unavailable", served.error, 30.0)
+        for slot in self.slots:
+            if slot.serves(served):
+                return served
+        raise Refusal("unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0)
+
+    def known(self, model: str, version: str | None = None) -> ServedModel:
+        """Who answers to the name, or that version of it. Raises Refusal `not_found`, naming what there is, or
+        `unavailable` for what is to come."""
+        served = self.models.get(model)
+        if version is not None and (served is None or version != served.config.version):
+            return self.repository.version(model, version)
+        if served is None:
+            absent = self.repository.absent(model)
+            if absent is not None:
+                raise absent
+            names = ", ".join(sorted((*self.models, *self.outside))) or "none"
+            raise Refusal("not_found", f"there is no model {model!r} here; this server has: {names}")
+        return served
+
+    def abandon(self, ticket: Ticket) -> None:
+        """The client is gone: what waits leaves the queue, what runs is dropped when it returns."""
+        if self._forget(ticket):
+            ticket.model.counters.abandoned += 1
+            if ticket.trace is not None:
+                ticket.trace.abandoned()
+
+    @property
+    def idle(self) -> bool:
+        return not self._tickets and not any(model.generation.busy for model in self.everyone)
+
+    # What the agent says about itself
+
+    def state(self) -> AgentState:
+        if self.draining:
+            return "draining"
+        if (
+            any(model.error is not None for model in self.models.values())
+            or self._crew.device_fault() is not None
+            or any(engine.failed for engine in self.outside.values())
+        ):
+            return "failed"
+        own = all(slot.takes for slot in self.slots)
+        return "ready" if own and self.outside.reason() is None else "loading"
+
+    def reason(self) -> str | None:
+        """Why the agent isn't ready, or None."""
+        if self.draining:
+            return "draining"
+        errors = [model.error for model in self.models.values() if model.error is not None]
+        if errors:
+            return "; ".join(errors)
+        waiting = [slot for slot in self.slots if not slot.takes]
+        if not waiting:
+            return self.outside.reason()
+        slot = waiting[0]
+        if slot.error is not None:
+            return slot.error
+        return (
+            f"loading model {slot.loading.config.name}"
+            if slot.loading
+            else f"starting the worker of {slot.device}"
+        )
+
+    def ready(self, model: ServedModel | None) -> bool:
+        """Whether it takes requests now."""
+        return (
+            not self.draining
+            and model is not None
+            and model.stage in ("answering", "kept")
+            and any(slot.serves(model) for slot in self.slots)
+        )
+
+    def model_ready(self, name: str) -> bool:
+        return self.ready(self.models.get(name))
+
+    def beside(self) -> list[ModelStatus]:
+        """The versions that don't answer to their names, and what could not be loaded."""
+        others = [m for m in self.everyone if m.stage != "answering"] + list(self.repository.failed.values())
+        return [self.status_of(model) for model in others]
+
+    def status_of(self, model: ServedModel) -> ModelStatus:
+        return model_status(model, self.ready(model))
+
+    def busy_s(self) -> float:
+        """How long the devices ran batches since the start, the mean over devices."""
+        now = time.monotonic()
+        own = sum(slot.busy(now) for slot in self.slots) / max(1, len(self.slots))
+        return own + self.outside.busy_s()
+
+    def device_memory(self) -> DeviceMemory:
+        """Of all devices together."""
+        loaded = [m.config for m in self.everyone if m.traits is not None] + self.outside.loaded()
+        return vitals.device_memory(self.slots, loaded, self.config.device_memory_total_bytes)
+
+    def _memory(self) -> dict[str, DeviceMemory]:
+        """Of each device that can be asked; else what is declared, out of what may be used."""
+        bound = self.config.device_memory_total_bytes
+        if any(slot.watch for slot in self.slots):
+            return {slot.device: slot.device_memory(bound) for slot in self.slots}
+        return {"the device": self.device_memory()}
+
+    def capacity_rps(self) -> float | None:
+        """Requests/s within the configured latency target, by the learned curves; None without either."""
+        return self._capacity.rps(lambda: loads_of(self.models.values()), time.monotonic())
+
+    @property
+    def load_s(self) -> float | None:
+        """How long it took until everything was loaded, None until then."""
+        return self.outside.load_s(self._crew.load_s)
+
+    # Batches
+
+    def _busy_s(self, now: float) -> float:
+        """How long until a device is free, by what its batch usually takes."""
+        free = [slot for slot in self.slots if slot.ready]
+        return min((_left(slot, now) for slot in free), default=0.0)
+
+    def _pump_soon(self) -> None:
+        self._pump.soon()
+
+    def _feed(self, slot: Slot) -> None:
+        for model in self._turns.order():
+            if model not in slot.loaded:
+                continue
+            if model.generation.busy and self._stepper.feed(slot, model):
+                return
+            now = time.monotonic()
+            taken = model.batcher.take(now)
+            for request in taken.expired:
+                self._expire(self._tickets[request])
+            if taken.batch is not None:
+                self._send(slot, model, taken.batch, now)
+                return
+
+    def _send(self, slot: Slot, model: ServedModel, batch: Batch, now: float) -> None:
+        assert slot.link is not None
+        assert slot.link.area is not None
+        slot.running = (model, batch)
+        slot.busy_since = now
+        tickets = [self._tickets[part.request] for part in batch.parts]
+        sizes = [part.stop - part.start for part in batch.parts]
+        parts = [
+            ticket.payload if size == ticket.count else payloads.cut(ticket.payload, part.start, part.stop)
+            for ticket, part, size in zip(tickets, batch.parts, sizes, strict=True)
+        ]
+        tokens = [ticket.wants_tokens for ticket in tickets]
+        model.counters.batches += 1
+        model.counters.items += batch.size
+        model.counters.sizes[batch.size] = model.counters.sizes.get(batch.size, 0) + 1
+        begun = zip(tickets, batch.parts, strict=True)
+        model.counters.queue_wait.add([now - ticket.started for ticket, part in begun if not part.start])
+        if self.traces is not None:
+            for ticket in tickets:
+                if ticket.trace is not None:
+                    ticket.trace.sent(batch.size)
+        if model.traits is not None and model.traits.length_buckets is not None:
+            used, added = padding([length for part in parts for length in lengths_of(part)])
+            model.counters.used_length += used
+            model.counters.padding_length += added
+        area = slot.link.area
+        area.clear()
+        columns = payloads.stackable(parts)
+        placed: dict[str, Placed] | None = None
+        if columns is not None:
+            put = {name: area.put(column) for name, column in columns.items()}
+            if all(put.values()):
+                placed = {name: there[0] for name, there in put.items() if there is not None}
+        slot.link.send(("run", batch.id, model.key, parts if placed is None else placed, sizes, tokens))
+
+    def _ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
+        """A batch came back, or a step."""
+        if message[0] == "stepped":
+            self._stepper.stepped(slot, message)
+            self._pump.now()  # at once: what was said is sent on while the next step is computed
+            return
+        _, number, sent, placed, out_of_memory = message
+        if slot.running is None:
+            return  # its worker was killed for taking too long, and this was on its way
+        model, batch = slot.running
+        if batch.id != number or (sent is not None and len(sent) != len(batch.parts)):
+            raise ValueError(f"batch {number} came back, which {slot.device} wasn't running")
+        rows = None if placed is None else copied(slot, placed)
+        now = time.monotonic()
+        if out_of_memory is not None:
+            model.cap.failed(out_of_memory, now)
+            log.warning(
+                "model %s: the memory of %s doesn't hold %d instances; batches have at most %d now",
+                model.config.name,
+                slot.device,
+                out_of_memory,
+                model.cap.size,
+            )
+        else:
+            model.cap.fitted(batch.size, now)
+            if slot.busy_since is not None:
+                model.curve.observed(batch.size, now - slot.busy_since)
+                model.counters.inference.record((now - slot.busy_since) * 1000.0)
+        model.batcher.max_batch_size = model.cap.size
+        self._finish(slot, outcomes(model, batch, sent, rows), now)
+        self._pump_soon()
+
+    def _lost(self, slot: Slot, ended: str) -> None:
+        """The worker that had a batch has ended, or will."""
+        self._stepper.lost(slot, self.everyone, ended)
+        if slot.running is not None:
+            message = f"the worker {ended} while it computed this request; it may be sent again"
+            refusal = Refusal("unavailable", message, 1.0)
+            self._finish(slot, [refusal] * len(slot.running[1].parts), time.monotonic())
+        if all(other.fault is not None for other in self.slots):
+            for ticket in list(self._tickets.values()):
+                self._refuse(ticket, Refusal("unavailable", self.reason() or ended, 30.0))
+            for model in self.everyone:
+                model.generation.stop(Refusal("unavailable", self.reason() or ended, 30.0))
+
+    def _restocked(self) -> None:
+        """What is loaded has changed. Nobody waits for a model that can't be loaded (again)."""
+        failed = {model: model.error for model in self.everyone if model.error is not None}
+        if failed:
+            for ticket in [ticket for ticket in self._tickets.values() if ticket.model in failed]:
+                self._refuse(ticket, Refusal("unavailable", failed[ticket.model] or "", 30.0))
+            for model, error in failed.items():
+                model.generation.stop(Refusal("unavailable", error or "", 30.0))
+
+    def _finish(self, slot: Slot, results: Sequence[Answer | Refusal], now: float) -> None:
+        assert slot.running is not None
+        model, batch = slot.running
+        if slot.busy_since is not None:
+            self._turns.used(model, now - slot.busy_since)
+        slot.busy_s = slot.busy(now)
+        slot.busy_since = None
+        slot.running = None
+        slot.guard.answered += len(batch.parts)
+        over = model.batcher.finish(batch, results, now)
+        model.counters.unwanted += model.batcher.unwanted
+        model.batcher.unwanted = 0
+        latencies: list[float] = []
+        for finished in over:
+            self._answer(self._tickets[finished.request], finished.outcome, now, latencies)
+        model.counters.completed += len(latencies)
+        model.counters.latency.record_all(latencies)
+
+    def _answer(
+        self, ticket: Ticket, outcome: list[Answer] | Refusal, now: float, latencies: list[float]
+    ) -> None:
+        """`latencies` (milliseconds) gets this one's, if it is answered."""
+        if isinstance(outcome, Refusal):
+            self._refuse(ticket, outcome)
+            return
+        try:
+            answer = outcome[0] if len(outcome) == 1 else joined(outcome)
+        except ValueError as error:
+            name = ticket.model.config.name
+            self._refuse(
+                ticket, Refusal("internal", f"model {name}'s outputs differ from batch to batch: {error}")
+            )
+            return
+        del self._tickets[ticket.id]
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        latencies.append((now - ticket.started) * 1000.0)
+        if ticket.trace is not None:
+            ticket.trace.ended(None)
+        ticket.ended(answer)
+
+    def _expire(self, ticket: Ticket) -> None:
+        """The deadline came: a waiting request is never computed, a running one is answered without its result."""
+        waited = (time.monotonic() - ticket.started) * 1000.0
+        ticket.model.counters.expired += 1
+        self._refuse(ticket, Refusal("deadline_exceeded", f"no answer within the request's {waited:.0f} ms"))
+
+    def _refuse(self, ticket: Ticket, refusal: Refusal) -> None:
+        if not self._forget(ticket):
+            return
+        if refusal.status >= 500:
+            ticket.model.counters.errors += 1
+        else:
+            ticket.model.counters.bad += 1
+        if ticket.trace is not None:
+            ticket.trace.ended(refusal)
+        ticket.ended(refusal)
+
+    def _forget(self, ticket: Ticket) -> bool:
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        ticket.model.batcher.cancel(ticket.id)
+        return self._tickets.pop(ticket.id, None) is not None
+
+
+def _left(slot: Slot, now: float) -> float:
+    if slot.running is None or slot.busy_since is None:
+        return 0.0
+    model, batch = slot.running
+    return max(0.0, slot.busy_since + (model.curve.seconds(batch.size) or 0.0) - now)

@@ -1,0 +1,1 @@
+"""What this process was told, where it listens, and where it logs."""

@@ -1,0 +1,1 @@
+"""The process that owns a device. torch lives here and in model/, and nowhere else."""
