@@ -7,6 +7,7 @@ BIN := .venv/bin
 # Tests wait for processes more than they compute: two at a time on two cores.
 JOBS := auto
 TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh libvirtd ipmitool ipmi_sim curl ps ensurepip haproxy
+TOOLS_OF_VMS := libvirt-qemu qemu-system-x86_64 qemu-img mmdebstrap mkfs.ext4 ssh
 
 # Found by the tests: what Debian keeps out of a user's PATH (sshd, cron, ip), and what make/unpack.sh unpacked.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(CURDIR)/.venv/debian/run
@@ -63,6 +64,11 @@ test-netns-all: ## all tests of hosts and fleets on such hosts
 test-netns test-netns-all: environment test-tools
 	@$(BIN)/python tests/lab/netns.py run -- $(CURDIR)/$(BIN)/python -m pytest --hosts netns \
 	    -n $(JOBS) --dist worksteal -m "$(MACHINES)" $(if $(T),$(T),tests/hosts tests/fleet)
+
+.PHONY: test-vm
+test-vm: environment test-tools ## bare Debian VMs of a real libvirt: installed offline, serving, scaled, switched off (root, 20 minutes)
+	@make/packages.sh $(TOOLS_OF_VMS)
+	@$(BIN)/python tests/lab/netns.py run -- $(CURDIR)/$(BIN)/python -m pytest -m vm -rA $(if $(T),$(T),tests/vm)
 
 .PHONY: fuzz
 fuzz: environment ## random HTTP against the balancer's framing and h11 (MINUTES=10)

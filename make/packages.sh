@@ -16,6 +16,11 @@ package_of() {
         ip) echo iproute2 ;;
         virsh) echo libvirt-clients ;;
         libvirtd) echo libvirt-daemon ;; # without -system: the program alone, no service
+        libvirt-qemu) echo libvirt-daemon-driver-qemu ;; # no program: the part of libvirtd that starts machines
+        qemu-system-x86_64) echo qemu-system-x86 ;;
+        qemu-img) echo qemu-utils ;;
+        mmdebstrap) echo mmdebstrap ;;
+        mkfs.ext4) echo e2fsprogs ;;
         ipmitool) echo ipmitool ;;
         ipmi_sim) echo openipmi ;;
         curl) echo curl ;;
@@ -29,6 +34,7 @@ package_of() {
 is_there() {
     case $1 in
         ensurepip) .venv/bin/python -c 'import ensurepip' 2>/dev/null ;;
+        libvirt-qemu) ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }

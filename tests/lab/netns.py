@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from fleet_lab.netns import NETWORK_VARIABLE, Network
+from fleet_lab.netns import NETWORK_VARIABLE, OUTSIDE_VARIABLE, Network
 
 
 def main() -> int:
@@ -41,7 +41,8 @@ def main() -> int:
     try:
         # nsenter, not `ip netns exec`: the latter mounts a new /sys and hides /run/netns's own changes.
         argv = ["nsenter", f"--net=/run/netns/{network.name}", *command]
-        return subprocess.run(argv, env={**os.environ, NETWORK_VARIABLE: network.name}).returncode
+        told = {NETWORK_VARIABLE: network.name, OUTSIDE_VARIABLE: f"/proc/{os.getpid()}/ns/net"}
+        return subprocess.run(argv, env={**os.environ, **told}).returncode
     finally:
         network.down()
 

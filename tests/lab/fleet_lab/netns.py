@@ -18,6 +18,8 @@ from fleet_lab.host import Host
 from fleet_lab.processes import Process
 
 NETWORK_VARIABLE = "FLEET_LAB_NETNS"
+# The network that `run` was called in, for the one command that has to reach the world: `nsenter --net=...`.
+OUTSIDE_VARIABLE = "FLEET_LAB_OUTSIDE"
 
 # PID 1 of a host: its own /proc, boot-id, machine-id and name; it reaps what is orphaned.
 INIT = """set -e
