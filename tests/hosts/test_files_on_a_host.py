@@ -11,7 +11,7 @@ import pytest
 from fleet_lab.host import Host
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.ssh.connection import Connections
+from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec

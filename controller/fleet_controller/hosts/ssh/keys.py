@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.ssh.connection import Connections, SshConnection, known_line
-from fleet_controller.hosts.ssh.known_hosts import KnownHosts, Verdict, fingerprint
+from fleet_controller.hosts.ssh.connection import SshConnection
+from fleet_controller.hosts.ssh.connections import Connections
+from fleet_controller.hosts.ssh.known_hosts import Verdict, fingerprint, known_line
 from fleet_controller.spec import FleetSpec
 
 
@@ -41,7 +42,7 @@ def unknown(spec: FleetSpec, names: Iterable[str]) -> list[NewKey]:
             if spec.host(name).is_local:
                 continue
             for connection in _way(connections.to_host(name)):
-                at = (connection.server.ssh.known_hosts, connection.server.known_name)
+                at = (connection.server.known_hosts[0], connection.server.known_name)
                 if at not in found:
                     key = _new_key(connection)
                     if key is not None:
@@ -97,11 +98,12 @@ def _way(connection: SshConnection) -> Iterator[SshConnection]:
 def _new_key(connection: SshConnection) -> NewKey | None:
     server = connection.server
     try:
-        key_type, blob = connection.shown_key()
-        verdict = KnownHosts.read(server.ssh.known_hosts).judge(server.known_name, blob).verdict
-    except (HostFailure, OSError):
+        shown, verdict = connection.shown_key()
+    except HostFailure:
         return None  # said when the host is used
     if verdict is not Verdict.UNKNOWN:
         return None
-    line = known_line(server.known_name, key_type, blob)
-    return NewKey(server.label, server.known_name, key_type, fingerprint(blob), line, server.ssh.known_hosts)
+    line = known_line(server.known_name, shown.key_type, shown.blob)
+    return NewKey(
+        server.label, server.known_name, shown.key_type, fingerprint(shown.blob), line, server.known_hosts[0]
+    )

@@ -1,4 +1,4 @@
-"""Which host keys are trusted: OpenSSH's known_hosts, read line by line. PURE but for `read`.
+"""Which host keys are trusted: OpenSSH's known_hosts files, read line by line. PURE but for `read`.
 
 Lines that cannot be understood are passed over, as OpenSSH does: one broken line must not lock out a fleet.
 Format: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
@@ -30,11 +30,16 @@ class Verdict(Enum):
 class Line:
     """One usable line. `marker` is "", "@cert-authority" or "@revoked"; `key` the decoded blob."""
 
+    path: Path
     number: int
     marker: str
     names: tuple[str, ...]
     key_type: str
     key: bytes
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}:{self.number}"
 
     def names_host(self, host: str) -> bool:
         """OpenSSH's rules: any pattern matches, unless a negated one does."""
@@ -59,45 +64,69 @@ class Answer:
 
 
 class KnownHosts:
-    """The lines of one file."""
+    """The lines of some files, in order."""
 
-    def __init__(self, path: Path, lines: Iterable[Line]) -> None:
-        self.path = path
+    def __init__(self, lines: Iterable[Line]) -> None:
         self.lines = tuple(lines)
 
     @classmethod
-    def read(cls, path: Path) -> KnownHosts:
-        """An absent file knows nobody. Raises OSError for one that cannot be read."""
-        try:
-            with path.open("rb") as file:
-                text = file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
-        except FileNotFoundError:
-            text = ""
-        return cls.parse(path, text)
+    def read(cls, *paths: Path) -> KnownHosts:
+        """An absent file knows nobody. Raises OSError, with its `filename`, for one that cannot be read."""
+        lines: list[Line] = []
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    text = file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+            except FileNotFoundError:
+                continue
+            lines += cls.parse(path, text).lines
+        return cls(lines)
 
     @classmethod
     def parse(cls, path: Path, text: str) -> KnownHosts:
-        parsed = (_line(number, line) for number, line in enumerate(text.splitlines(), 1))
-        return cls(path, [line for line in parsed if line is not None])
+        parsed = (_line(path, number, line) for number, line in enumerate(text.splitlines(), 1))
+        return cls(line for line in parsed if line is not None)
 
-    def of(self, host: str) -> list[Line]:
-        return [line for line in self.lines if line.names_host(host)]
+    def of(self, *names: str) -> list[Line]:
+        """The lines that name one of `names`."""
+        return [line for line in self.lines if any(line.names_host(name) for name in names)]
 
-    def key_types(self, host: str) -> list[str]:
-        """The types of the plain keys that are known of `host`, so that the server is asked for such a one."""
-        return list(dict.fromkeys(line.key_type for line in self.of(host) if not line.marker))
+    def key_types(self, *names: str) -> list[str]:
+        """The types of the plain keys that are known, so that the server is asked for such a one."""
+        return list(dict.fromkeys(line.key_type for line in self.of(*names) if not line.marker))
 
-    def judge(self, host: str, key: bytes) -> Answer:
-        """`host` is `name_of(address, port)`. A revoked key is revoked whatever other lines say."""
-        lines = self.of(host)
-        for marker, verdict in (("@revoked", Verdict.REVOKED), ("", Verdict.TRUSTED)):
-            same = tuple(line for line in lines if line.marker == marker and line.key == key)
-            if same:
-                return Answer(verdict, same)
-        other = tuple(line for line in lines if not line.marker)
-        if other:
-            return Answer(Verdict.CHANGED, other)
-        return Answer(Verdict.UNKNOWN, tuple(line for line in lines if line.marker == "@cert-authority"))
+    def has_authority(self, *names: str) -> bool:
+        return any(line.marker == "@cert-authority" for line in self.of(*names))
+
+    def revoked(self, names: tuple[str, ...], *keys: bytes) -> tuple[Line, ...]:
+        """The lines that revoke one of `keys`: a server's key, or the authority that vouches for it."""
+        return tuple(line for line in self.of(*names) if line.marker == "@revoked" and line.key in keys)
+
+    def authorities(self, names: tuple[str, ...], key: bytes) -> tuple[Line, ...]:
+        """The lines by which `key` may vouch for the server."""
+        return tuple(line for line in self.of(*names) if line.marker == "@cert-authority" and line.key == key)
+
+    def judge(self, names: tuple[str, ...], key: bytes) -> Answer:
+        """About a plain key. `names` as `known_names` gives them; a revoked key is revoked whatever other lines say.
+
+        The second name counts only where the first has no plain key at all.
+        """
+        if revoked := self.revoked(names, key):
+            return Answer(Verdict.REVOKED, revoked)
+        for name in names:
+            plain = tuple(line for line in self.of(name) if not line.marker)
+            if same := tuple(line for line in plain if line.key == key):
+                return Answer(Verdict.TRUSTED, same)
+            if plain and name == names[0]:
+                return Answer(Verdict.CHANGED, plain)
+        authorities = tuple(line for line in self.of(*names) if line.marker == "@cert-authority")
+        return Answer(Verdict.UNKNOWN, authorities)
+
+
+def known_names(address: str, port: int) -> tuple[str, ...]:
+    """The names under which a server may stand, the best first: OpenSSH looks without the port after with it."""
+    best = name_of(address, port)
+    return (best,) if port == 22 else (best, address.lower())
 
 
 def name_of(address: str, port: int) -> str:
@@ -111,7 +140,12 @@ def fingerprint(key: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).rstrip(b"=").decode()
 
 
-def _line(number: int, text: str) -> Line | None:
+def known_line(name: str, key_type: str, blob: bytes) -> str:
+    """A line of known_hosts."""
+    return f"{name} {key_type} {base64.b64encode(blob).decode()}"
+
+
+def _line(path: Path, number: int, text: str) -> Line | None:
     words = text.split()
     marker = words.pop(0) if words and words[0].startswith("@") else ""
     if len(words) < 3 or words[0].startswith("#") or marker not in ("", "@cert-authority", "@revoked"):
@@ -123,7 +157,7 @@ def _line(number: int, text: str) -> Line | None:
     # The blob begins with its own type; a line where the two differ is damaged.
     if key[4 : 4 + int.from_bytes(key[:4], "big")] != words[1].encode():
         return None
-    return Line(number, marker, tuple(name for name in words[0].split(",") if name), words[1], key)
+    return Line(path, number, marker, tuple(name for name in words[0].split(",") if name), words[1], key)
 
 
 def _pattern(pattern: str, host: str) -> bool:

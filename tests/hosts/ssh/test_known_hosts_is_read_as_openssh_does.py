@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fleet_lab.host import make_key, program
 
-from fleet_controller.hosts.ssh.known_hosts import KnownHosts, Verdict, fingerprint, name_of
+from fleet_controller.hosts.ssh.known_hosts import KnownHosts, Verdict, fingerprint, known_names, name_of
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def keys(tmp_path: Path) -> list[tuple[str, bytes]]:
 
 
 def judge(text: str, key: bytes, host: str = "gpu-a") -> Verdict:
-    return KnownHosts.parse(Path("known_hosts"), text).judge(host, key).verdict
+    return KnownHosts.parse(Path("known_hosts"), text).judge((host,), key).verdict
 
 
 def test_the_four_verdicts(keys: list[tuple[str, bytes]]) -> None:
@@ -37,7 +37,9 @@ def test_the_four_verdicts(keys: list[tuple[str, bytes]]) -> None:
 
 def test_a_certificate_authority_is_not_taken_for_a_host_key(keys: list[tuple[str, bytes]]) -> None:
     (mine, key), _ = keys
-    answer = KnownHosts.parse(Path("x"), f"@cert-authority *.example.org,gpu-a {mine}\n").judge("gpu-a", key)
+    answer = KnownHosts.parse(Path("x"), f"@cert-authority *.example.org,gpu-a {mine}\n").judge(
+        ("gpu-a",), key
+    )
     assert answer.verdict is Verdict.UNKNOWN
     assert [line.number for line in answer.lines] == [1]
 
@@ -62,7 +64,7 @@ def test_lines_that_mean_nothing_are_passed_over(keys: list[tuple[str, bytes]]) 
         "x" * 100_000,
     ]
     known = KnownHosts.parse(Path("x"), "\n".join([*junk, f"gpu-a {mine} a comment"]))
-    answer = known.judge("gpu-a", key)
+    answer = known.judge(("gpu-a",), key)
     assert answer.verdict is Verdict.TRUSTED
     assert [line.number for line in answer.lines] == [len(junk) + 1]
 
@@ -84,9 +86,9 @@ def test_names_hashed_by_ssh_keygen(port: int, keys: list[tuple[str, bytes]], tm
     subprocess.run([program("ssh-keygen"), "-q", "-H", "-f", str(path)], check=True, capture_output=True)
     assert path.read_text().startswith("|1|")
     known = KnownHosts.read(path)
-    assert known.judge(name_of("10.0.0.7", port), key).verdict is Verdict.TRUSTED
-    assert known.judge(name_of("10.0.0.7", port), stranger).verdict is Verdict.CHANGED
-    assert known.judge(name_of("10.0.0.8", port), key).verdict is Verdict.UNKNOWN
+    assert known.judge((name_of("10.0.0.7", port),), key).verdict is Verdict.TRUSTED
+    assert known.judge((name_of("10.0.0.7", port),), stranger).verdict is Verdict.CHANGED
+    assert known.judge((name_of("10.0.0.8", port),), key).verdict is Verdict.UNKNOWN
 
 
 def test_the_fingerprint_is_the_one_that_ssh_keygen_prints(
@@ -97,4 +99,28 @@ def test_the_fingerprint_is_the_one_that_ssh_keygen_prints(
 
 
 def test_no_file_knows_nobody(tmp_path: Path, keys: list[tuple[str, bytes]]) -> None:
-    assert KnownHosts.read(tmp_path / "none").judge("gpu-a", keys[0][1]).verdict is Verdict.UNKNOWN
+    assert KnownHosts.read(tmp_path / "none").judge(("gpu-a",), keys[0][1]).verdict is Verdict.UNKNOWN
+
+
+def test_a_port_may_be_left_out_of_a_name_as_in_openssh(keys: list[tuple[str, bytes]]) -> None:
+    (mine, key), (other, _) = keys
+    names = known_names("10.0.0.7", 2222)
+
+    def verdict(text: str) -> Verdict:
+        return KnownHosts.parse(Path("x"), text).judge(names, key).verdict
+
+    assert verdict(f"10.0.0.7 {mine}") is Verdict.TRUSTED
+    assert verdict(f"10.0.0.7 {other}") is Verdict.UNKNOWN
+    assert verdict(f"[10.0.0.7]:2222 {other}\n10.0.0.7 {mine}") is Verdict.CHANGED
+    assert verdict(f"10.0.0.7 {mine}\n@revoked 10.0.0.7 {mine}") is Verdict.REVOKED
+    assert known_names("Gpu-A", 22) == ("gpu-a",)
+
+
+def test_several_files_are_one(keys: list[tuple[str, bytes]], tmp_path: Path) -> None:
+    (mine, key), (other, _) = keys
+    (tmp_path / "first").write_text(f"gpu-b {other}\n")
+    (tmp_path / "second").write_text(f"\ngpu-a {mine}\n")
+    known = KnownHosts.read(tmp_path / "first", tmp_path / "none", tmp_path / "second")
+    answer = known.judge(("gpu-a",), key)
+    assert answer.verdict is Verdict.TRUSTED
+    assert [line.place for line in answer.lines] == [f"{tmp_path / 'second'}:2"]
