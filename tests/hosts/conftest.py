@@ -12,10 +12,10 @@ import pytest
 from fleet_lab.host import Host
 from fleet_lab.lab import Lab
 
+from fleet_controller.hosts.install.release import Release, ReleaseFile
 from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.machine import Machines
-from fleet_controller.hosts.release import Release, ReleaseFile
-from fleet_controller.hosts.ssh.connection import Connections
+from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec import FleetSpec, load

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from fleet_lab.host import Host
 
-from fleet_controller.hosts import release, wheel
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.install import release, wheel
+from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import Machine, Machines
-from fleet_controller.hosts.release import Release
 from fleet_controller.spec import FleetSpec
 
 MachinesOf = Callable[..., Machines]
@@ -207,66 +207,6 @@ def test_the_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:
 )
 def test_what_an_extra_adds(line: str, expected: list[str]) -> None:
     assert wheel.extra_requirements([line], "agent") == expected
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("ensurepip") is None,
-    reason="this Python makes no environment with pip: apt-get install python3-venv",
-)
-def test_an_environment_is_built_once_and_only_when_complete(
-    host: Host, fleet_of: Callable[..., FleetSpec], state: Path, stub_release: Release, tmp_path: Path
-) -> None:
-    entry = host.entry()
-    package = tmp_path / "pkg" / "fleetprobe"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("VALUE = 7\n")
-    data = "Metadata-Version: 2.1\nName: fleetprobe\nVersion: 1\n"
-    path = tmp_path / "fleetprobe-1-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("fleetprobe/__init__.py", "VALUE = 7\n")
-        archive.writestr("fleetprobe-1.dist-info/METADATA", data)
-        archive.writestr("fleetprobe-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr(
-            "fleetprobe-1.dist-info/entry_points.txt", "[console_scripts]\nfleetprobe = fleetprobe:main\n"
-        )
-        archive.writestr("fleetprobe-1.dist-info/RECORD", "")
-    pip_args = ["--no-index", "--find-links", str(tmp_path)]
-    entry["install"] = {"python": sys.executable, "pip_args": pip_args}
-    wanted = replace(stub_release, requirements=("fleetprobe==1",))
-    with Machines(fleet_of([entry]), state) as machines:
-        machine = machines.machine("h1")
-        with pytest.raises(HostFailure) as caught:
-            machine.install(replace(stub_release, requirements=("fleetprobe==2",)))
-        assert caught.value.kind == "environment"
-        assert "fleetprobe==2" in caught.value.cause
-        environments = host.home / ".fleetctl" / "test" / "h1" / "environments"
-        assert [path.name for path in environments.iterdir()] == [".lock"], "nothing half-built stays"
-        said: list[str] = []
-        machine.install(wanted, said.append)
-        assert "installing what the models need" in said
-        [built] = [path for path in environments.iterdir() if path.is_dir()]
-        script = (built / "bin" / "fleetprobe").read_text()
-        assert script.startswith(f"#!{built}/bin/python"), "scripts name the final place"
-        said.clear()
-        machine.install(wanted, said.append)
-        assert said == []
-        run = machine.start(wanted, machines._spec.models, "a1", "t")
-        assert str(built / "bin" / "python") in Path(f"/proc/{host.outer_pid(run.pid)}/cmdline").read_text()
-        machine.stop(5)
-
-
-def test_a_python_without_ensurepip_says_which_package_to_install(
-    host: Host, fleet_of: Callable[..., FleetSpec], state: Path, stub_release: Release, tmp_path: Path
-) -> None:
-    python = tmp_path / "python3"
-    # What Debian's python3 does without python3-venv.
-    python.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    entry = {**host.entry(), "install": {"python": str(python)}}
-    with Machines(fleet_of([entry]), state) as machines, pytest.raises(HostFailure) as caught:
-        machines.machine("h1").install(stub_release)
-    assert caught.value.kind == "environment"
-    assert "apt-get install -y python3-venv" in caught.value.next_step
 
 
 @pytest.mark.parametrize("which", ["missing", "broken", "old"])

@@ -23,8 +23,8 @@ from fleet_lab.lab import Lab
 
 from fleet_controller.hosts import release as releases
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import LISTEN_TIMEOUT_S, Machine, Machines
-from fleet_controller.hosts.release import Release
 from fleet_controller.spec import FleetSpec
 from fleet_wire.agent import RunFile
 

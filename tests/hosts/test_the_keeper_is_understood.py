@@ -9,8 +9,8 @@ import pytest
 from fleet_lab.host import Host
 
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import Machines
-from fleet_controller.hosts.release import Release
 from fleet_controller.spec import FleetSpec
 
 MachinesOf = Callable[..., Machines]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleet_controller.hosts.machine import Machines
-from fleet_controller.hosts.release import Release, build
+from fleet_controller.hosts.install.release import Release, build
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Target
 from fleet_controller.records import HostRecord

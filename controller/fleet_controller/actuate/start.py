@@ -9,7 +9,7 @@ from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import AgentProcess, Machine, Probe
-from fleet_controller.hosts.release import Release
+from fleet_controller.hosts.install.release import Release
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
 from fleet_controller.spec import LatencyTarget, ModelSpec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 import secrets
 import selectors
@@ -16,7 +18,7 @@ from typing import IO
 
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Progress, Result
+from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Pace, Progress, Result, part_name
 
 _CHUNK = 1 << 20
 
@@ -32,7 +34,7 @@ class LocalTransport:
         self.command_timeout_s = command_timeout_s
         self._withheld = withheld
 
-    def run(self, command: Command, hear: Hear | None = None) -> Result:
+    def run(self, command: Command, hear: Hear | None = None, hear_error: Hear | None = None) -> Result:
         timeout = command.timeout_s or self.command_timeout_s
         try:
             process = subprocess.Popen(
@@ -54,7 +56,7 @@ class LocalTransport:
                 "Check that the program exists and may be run by this user",
             ) from error
         try:
-            return self._talk(process, command, hear, time.monotonic() + timeout, timeout)
+            return self._talk(process, command, (hear, hear_error), time.monotonic() + timeout, timeout)
         finally:
             if process.poll() is None:
                 with suppress(ProcessLookupError):
@@ -69,7 +71,7 @@ class LocalTransport:
         self,
         process: subprocess.Popen[bytes],
         command: Command,
-        hear: Hear | None,
+        hears: tuple[Hear | None, Hear | None],
         deadline: float,
         timeout: float,
     ) -> Result:
@@ -113,7 +115,8 @@ class LocalTransport:
                         selector.unregister(key.fileobj)
                         continue
                     key.data.add(data)
-                    if hear is not None and key.data is stdout:
+                    hear = hears[0] if key.data is stdout else hears[1]
+                    if hear is not None:
                         hear(data)
                     if key.data.total > MAX_TOTAL_OUTPUT:
                         raise HostFailure(
@@ -144,28 +147,48 @@ class LocalTransport:
         except BrokenPipeError:
             return unsent[:0]
 
-    def put(self, data: bytes | Path, path: str, mode: int, progress: Progress | None = None) -> None:
+    def put(
+        self,
+        data: bytes | Path,
+        path: str,
+        mode: int,
+        progress: Progress | None = None,
+        sha256: str | None = None,
+        pace: Pace | None = None,
+    ) -> int:
+        """Copying here is fast, and nothing is gone on with: `pace` is not for it, and `sha256` only checked."""
         target = Path(path)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        part = target.with_name(part_name(target.name, secrets.token_hex(4)))
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        digest = hashlib.sha256()
+        source: IO[bytes] = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
         try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out:
-                if isinstance(data, bytes):
-                    out.write(data)
-                else:
-                    with data.open("rb") as source:
-                        sent = 0
-                        while chunk := source.read(_CHUNK):
-                            out.write(chunk)
-                            sent += len(chunk)
-                            if progress is not None:
-                                progress(sent, size)
+            with (
+                source,
+                os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as out,
+            ):
+                sent = 0
+                while chunk := source.read(_CHUNK):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    sent += len(chunk)
+                    if progress is not None:
+                        progress(sent, size)
                 out.flush()
                 os.fsync(out.fileno())
+            if sha256 is not None and digest.hexdigest() != sha256:
+                part.unlink()
+                raise HostFailure(
+                    "this machine",
+                    "release",
+                    f"{data if isinstance(data, Path) else path} is not what it should be (its sha256 differs)",
+                    "Run the same again",
+                )
             part.replace(target)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise self._unwritten(target, size, error) from error
+        return size
 
     def _unwritten(self, target: Path, size: int, error: OSError) -> HostFailure:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

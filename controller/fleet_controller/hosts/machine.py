@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,18 @@ from types import TracebackType
 from typing import Any
 
 from fleet_controller import failpoint
+from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.errand import run_errand
 from fleet_controller.hosts.failure import printable
+from fleet_controller.hosts.grown import Grown
+from fleet_controller.hosts.install.installer import Installed, Installer, Stock
+from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.power import Power, Reading, make_power
 from fleet_controller.hosts.power.wol import Sign
-from fleet_controller.hosts.release import Release
-from fleet_controller.hosts.ssh.connection import Connections
+from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
-from fleet_controller.hosts.transport import Transport
+from fleet_controller.hosts.transport import Hear, Transport
 from fleet_controller.spec import FleetSpec, HostSpec, LatencyTarget, ModelSpec
 from fleet_controller.spec.command import CommandSpec
 from fleet_controller.spec.weights import TensorSpec
@@ -38,10 +41,9 @@ from fleet_wire.command import CommandConfig, MetricNames
 
 # The agent listens before it loads its models; what takes long until then is importing torch from a cold disk.
 LISTEN_TIMEOUT_S = 120.0
-ENVIRONMENT_TIMEOUT_S = 3600.0
-# Slower than this a transfer is given up: 1 MB/s and a minute.
-_SLOWEST_BYTES_PER_S = 1e6
-_KEEP_ARCHIVE_S = 3600.0
+# Beyond what was to be waited for: a slow machine, and the way there and back.
+FOLLOW_SLACK_S = 20.0
+EXECUTE_SLACK_S = 30.0
 # A machine that is off does not answer; asking it must not cost much.
 RING_S = 2.0
 
@@ -67,14 +69,6 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Installed:
-    """`sent_bytes` went over the wire: 0 when the release was there."""
-
-    key: str
-    sent_bytes: int
-
-
-@dataclass(frozen=True)
 class Stopped:
     """Proof that nothing of the agent is left. `killed` names what did not end by itself."""
 
@@ -87,17 +81,24 @@ class Machine:
     """One host. Every method raises HostFailure, and waits no longer than the host's time-outs allow."""
 
     def __init__(
-        self, spec: FleetSpec, host: HostSpec, transport: Transport, power: Power, archives: Archives
+        self,
+        spec: FleetSpec,
+        host: HostSpec,
+        transport: Transport,
+        power: Power,
+        stock: Stock,
+        place: tuple[str, ...],
     ) -> None:
         self.name = host.name
         self.spec = host
         self._fleet = spec.fleet
         self._transport = transport
         self._power = power
-        self._archives = archives
+        self._place = place
         install = host.install
         self._interpreter = install.interpreter or (sys.executable if host.is_local else None)
         self._keeper_python = sys.executable if host.is_local else install.python
+        self._installer = Installer(host.name, install, self._interpreter, self._ask, transport, stock)
 
     def __repr__(self) -> str:
         return f"<Machine {self.name} at {self.spec.address}>"
@@ -118,27 +119,7 @@ class Machine:
     @failpoint.around("machine.install")
     def install(self, release: Release, progress: Callable[[str], None] = lambda text: None) -> Installed:
         """Put the release and what it needs on the host; what is there and whole is left alone."""
-        wanted = self._wanted(release)
-        state = self._ask("prepare", **wanted, size=release.size, timeout_s=120)
-        sent = 0
-        if not state["present"]:
-            archive, digest = self._archives.get(release)
-            sent = archive.stat().st_size
-            progress(f"sending release {release.key} ({sent / 1e6:.1f} MB)")
-            self._transport.put(archive, state["upload"], 0o600)
-            timeout = 60 + sent / _SLOWEST_BYTES_PER_S
-            self._ask("unpack", key=release.key, upload=state["upload"], sha256=digest, timeout_s=timeout)
-        if not state["ready"]:
-            self._ask(
-                "environment",
-                **wanted,
-                requirements=release.requirements,
-                requirement_files=release.requirement_files,
-                pip_args=self.spec.install.pip_args,
-                timeout_s=ENVIRONMENT_TIMEOUT_S,
-                progress=progress,
-            )
-        return Installed(release.key, sent)
+        return self._installer.install(release, progress)
 
     @failpoint.around("machine.start")
     def start(
@@ -171,7 +152,7 @@ class Machine:
         wait = min(LISTEN_TIMEOUT_S, host.agent.start_timeout)
         answer = self._ask(
             "start",
-            **self._wanted(release),
+            **self._installer.wanted(release),
             config=config.model_dump(mode="json"),
             token=token,
             action_id=action_id,
@@ -191,6 +172,87 @@ class Machine:
     def tail(self, lines: int = 100) -> str:
         """The last lines of the agent's log, at most 1 MiB, safe to print."""
         return printable(self._ask("tail", lines=lines)["text"])
+
+    def follow(
+        self, cursor: str | None, *, lines: int = 100, since_s: float | None = None, wait_s: float = 0.0
+    ) -> Grown:
+        """The end of the agent's log where `cursor` is None; else what came behind it, waited for at most `wait_s`."""
+        answer = self._ask(
+            "follow",
+            cursor=cursor,
+            lines=lines,
+            since_s=since_s,
+            wait_s=wait_s,
+            timeout_s=wait_s + FOLLOW_SLACK_S,
+        )
+        told = [printable(line.replace("\r", "").replace("\n", " ")) for line in answer["lines"]]
+        return Grown(told, str(answer["cursor"]), bool(answer["lost"]), int(answer["utc_offset_s"]))
+
+    def reach(self) -> None:
+        """Connect and log in, unless that is done."""
+        self._transport.run(Command(("true",)))
+
+    def execute(
+        self,
+        argv: Sequence[str],
+        hear: Hear,
+        hear_error: Hear,
+        *,
+        limit_s: float,
+        sudo: bool = False,
+        stdin: bytes = b"",
+    ) -> int | None:
+        """Run an operator's command with exactly these arguments; its exit status, None: it was ended after `limit_s`.
+
+        Its output is heard as it comes. It ends when the connection does, and so when this process does.
+        """
+        answer = self._ask(
+            "execute",
+            argv=list(argv),
+            stdin=base64.b64encode(stdin).decode(),
+            sudo=sudo,
+            limit_s=limit_s,
+            timeout_s=limit_s + EXECUTE_SLACK_S,
+            streams=(hear, hear_error),
+        )
+        return None if answer["status"] is None else int(answer["status"])
+
+    def examine(self, timeout_s: float) -> dict[str, Any]:
+        """What the host says of itself, for the doctor: {fact: {"value": ...} or {"trouble": why it is not known}}."""
+        return self._ask(
+            "examine",
+            python=self.spec.install.python,
+            interpreter=self._interpreter,
+            port=self.spec.agent.port,
+            timeout_s=timeout_s,
+        )
+
+    def moment(self) -> float:
+        """What time it is there, Unix seconds."""
+        return float(self._ask("moment")["now"])
+
+    def knock(self, word: str, wait_s: float, listening: Callable[[], None]) -> bool:
+        """Have the host listen on the agent's port for `wait_s`; `listening` is called once it does. Whether it
+        heard `word`."""
+        answer = self._ask(
+            "knock",
+            address=self.spec.bind_address,
+            port=self.spec.agent.port,
+            word=word,
+            wait_s=wait_s,
+            timeout_s=wait_s + FOLLOW_SLACK_S,
+            progress=lambda said: listening(),
+        )
+        return bool(answer["heard"])
+
+    def mend(self, name: str) -> str:
+        """Do one of the doctor's safe mends (keeper/errands/mend.py); what was done."""
+        return printable(str(self._ask("mend", mend=name)["said"]))
+
+    @property
+    def transport(self) -> Transport:
+        """The way there, for who measures it."""
+        return self._transport
 
     def agent_url(self, port: int) -> str:
         bind = self.spec.bind_address
@@ -220,26 +282,26 @@ class Machine:
         self._transport.close()
         return done
 
-    def _wanted(self, release: Release) -> dict[str, Any]:
-        return {
-            "key": release.key,
-            "environment": release.environment_key(self.spec.install.pip_args),
-            "interpreter": self._interpreter,
-            "python": self.spec.install.python,
-        }
-
     def _ask(
         self,
         errand: str,
         *,
         timeout_s: float | None = None,
         progress: Callable[[str], None] | None = None,
+        streams: tuple[Hear, Hear] | None = None,
         **args: Any,
     ) -> dict[str, Any]:
-        directory, *below = self._archives.place(self.spec, self._fleet)
+        directory, *below = self._place
         place = {"directory": directory, "below": below, "fleet": self._fleet, "host": self.name}
         return run_errand(
-            self._transport, self.name, self._keeper_python, errand, {**place, **args}, timeout_s, progress
+            self._transport,
+            self.name,
+            self._keeper_python,
+            errand,
+            {**place, **args},
+            timeout_s,
+            progress,
+            streams,
         )
 
 
@@ -250,7 +312,7 @@ def _model_config(model: ModelSpec) -> ModelConfig:
         path=f"models/{model.name}",  # in the release's folder; the keeper knows where that is
         format=model.format,
         entrypoint=model.entrypoint,
-        weights=[WeightsFile(**pin.model_dump()) for pin in model.weights],
+        weights=[WeightsFile(**pin.model_dump(exclude={"origin", "mount"})) for pin in model.weights],
         inputs=[_tensor(tensor) for tensor in model.inputs],
         outputs=[_tensor(tensor) for tensor in model.outputs],
         compute=ComputeConfig(**model.compute.model_dump()),
@@ -306,33 +368,11 @@ class Bell:
         return self._connections.to_host(self._host.name).ring(within_s)
 
 
-class Archives:
-    """The operator's side of installing: packed releases, kept once for all hosts in `folder`/releases."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._packed: dict[str, tuple[Path, str]] = {}
-
-    def place(self, host: HostSpec, fleet: str) -> tuple[str, ...]:
-        """Where a host's files are, as a folder and what is below it."""
-        if host.is_local:
-            return (str(self._folder.resolve() / "hosts" / host.name),)
-        return (host.install.directory, fleet, host.name)
-
-    def get(self, release: Release) -> tuple[Path, str]:
-        """The packed release and its sha256. Older ones are removed; who still sends one has it open."""
-        with self._lock:
-            folder = self._folder / "releases"
-            packed = self._packed.get(release.key)
-            if packed is None or not packed[0].exists():
-                # What an earlier run of this program packed is not taken on trust.
-                packed = self._packed[release.key] = release.archive(folder)
-                for old in folder.glob("*.tar"):
-                    # Another fleetctl may be about to send one that it has just packed.
-                    if old != packed[0] and time.time() - old.stat().st_mtime > _KEEP_ARCHIVE_S:
-                        old.unlink(missing_ok=True)
-            return packed
+def _place(folder: Path, host: HostSpec, fleet: str) -> tuple[str, ...]:
+    """Where a host's files are: the folder that its user's fleets have in common, and what is below it."""
+    if host.is_local:
+        return str(folder.resolve() / "hosts"), host.name
+    return host.install.directory, fleet, host.name
 
 
 class Machines:
@@ -343,7 +383,8 @@ class Machines:
 
     def __init__(self, spec: FleetSpec, folder: Path) -> None:
         self._spec = spec
-        self._archives = Archives(folder)
+        self._stock = Stock(folder)
+        self._folder = folder
         self._connections = Connections(spec)
         self._secrets = frozenset(name for host in spec.hosts if (name := host.power.password_env))
         self._lock = threading.Lock()
@@ -356,7 +397,8 @@ class Machines:
                 host = self._spec.host(name)
                 own = self._transport(host)
                 power = make_power(host, self._power_transport(host), own, Bell(self._connections, host))
-                self._machines[name] = Machine(self._spec, host, own, power, self._archives)
+                place = _place(self._folder, host, self._spec.fleet)
+                self._machines[name] = Machine(self._spec, host, own, power, self._stock, place)
             return self._machines[name]
 
     def _transport(self, host: HostSpec) -> Transport:

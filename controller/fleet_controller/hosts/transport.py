@@ -14,6 +14,8 @@ MAX_TOTAL_OUTPUT = 64 * 1024 * 1024
 
 Hear = Callable[[bytes], None]
 Progress = Callable[[int, int], None]
+# Waits until so many more bytes may be sent.
+Pace = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,35 @@ class Result:
 class Transport(Protocol):
     """The way to one machine. All methods raise HostFailure; all may be called from several threads."""
 
-    def run(self, command: Command, hear: Hear | None = None) -> Result:
-        """Run and wait; a status other than 0 is no failure. `hear` gets stdout piece by piece meanwhile."""
+    def run(self, command: Command, hear: Hear | None = None, hear_error: Hear | None = None) -> Result:
+        """Run and wait; a status other than 0 is no failure.
+
+        `hear` gets stdout piece by piece meanwhile, `hear_error` stderr.
+        """
         ...
 
-    def put(self, data: bytes | Path, path: str, mode: int, progress: Progress | None = None) -> None:
-        """Write a file so that `path` is either untouched or complete. `progress` hears (bytes sent, bytes in all)."""
+    def put(
+        self,
+        data: bytes | Path,
+        path: str,
+        mode: int,
+        progress: Progress | None = None,
+        sha256: str | None = None,
+        pace: Pace | None = None,
+    ) -> int:
+        """Write a file so that `path` is either untouched or complete; the bytes that were sent.
+
+        `progress` hears (bytes there, bytes in all). With `sha256`, which the content must have, the part that a
+        broken connection left is gone on with. `pace` is called before each piece is sent.
+        """
         ...
 
     def close(self) -> None: ...
+
+
+def part_name(name: str, mark: str) -> str:
+    """What a file is called while it is on its way; `mark` tells the content, or the try."""
+    return f".{name[:100]}.{mark}.part"
 
 
 class Output:

@@ -170,6 +170,10 @@ def _source(model: ModelDraft, folder: Path, found: Findings) -> None:
         return
     for index, pin in enumerate(model.spec.weights):
         at = (*model.steps, "weights", index, "file")
+        if pin.origin is not None or pin.mount is not None:
+            if pin.origin is not None and "://" not in pin.origin and not Path(pin.origin).is_file():
+                found.add((*model.steps, "weights", index, "from"), f"there is no file {pin.origin} here")
+            continue
         if not Path(pin.file).is_absolute() and not (folder / pin.file).is_file():
             names = [other.name for other in sorted(folder.iterdir())[:100] if other.suffix != ".py"]
             has = f"it has {quoted(names)}" if names else "put it there"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fleet_controller.spec.address import (
     BindAddress,
@@ -40,6 +40,10 @@ def _jump(value: str) -> str:
         rest = host
     address(rest.removeprefix("[").removesuffix("]"))
     return value
+
+
+def _no_config(value: object) -> object:
+    return None if value == "none" else value
 
 
 def _device(value: str) -> str:
@@ -78,6 +82,11 @@ class SshSpec(Part):
         default=Path("~/.ssh/known_hosts"),
         validate_default=True,
         description="Where host keys are looked up; unknown keys are refused.",
+    )
+    config: Annotated[LocalPath | None, BeforeValidator(_no_config)] = Field(
+        default=Path("~/.ssh/config"),
+        validate_default=True,
+        description="OpenSSH's client configuration, for what is not said here; none: it is not read.",
     )
     jump: Annotated[str, AfterValidator(_jump)] | None = Field(
         default=None, description="Host of the inventory, or [USER@]HOST[:PORT], to go through (ProxyJump)."
@@ -137,6 +146,18 @@ class InstallSpec(Part):
     )
     directory: Annotated[str, AfterValidator(remote_path)] = Field(
         default="~/.fleetctl", description="Folder on the host for releases, environments and logs."
+    )
+    wheels: Literal["operator", "index"] = Field(
+        default="operator",
+        description='Who asks the package index: "operator": this machine, once, and hosts are sent the wheels; '
+        '"index": each host by itself.',
+    )
+    rate_limit: Annotated[Size, Field(ge=1024)] | None = Field(
+        default=None,
+        description="Bytes a second, as 50MB, that go to all hosts with this same limit together; none: unlimited.",
+    )
+    keep_releases: int = Field(
+        default=3, ge=2, le=100, description="Releases kept on the host, the one that runs among them."
     )
 
 

@@ -22,6 +22,7 @@ from fleet_controller.spec.part import Part
 from fleet_controller.spec.power import PowerSpec
 from fleet_controller.spec.problem import Problem, SpecError, Steps
 from fleet_controller.spec.ranges import MOST, RangeError, expand, has_range
+from fleet_controller.spec.weights import WeightsSpec
 
 P = TypeVar("P", bound=Part)
 
@@ -79,7 +80,10 @@ def _draft(value: dict[str, Any], found: Findings, path: Path) -> Draft | None:
         model = _salvage(ModelSpec, item, steps, found)
         if model is not None:
             source = None if model.source is None else _absolute(folder / model.source)
-            draft.models.append(ModelDraft(steps, model.model_copy(update={"source": source})))
+            weights = tuple(_from_here(pin, folder) for pin in model.weights)
+            draft.models.append(
+                ModelDraft(steps, model.model_copy(update={"source": source, "weights": weights}))
+            )
         written = model.name if model is not None else _name(item)
         draft.model_names.add(written or "")
         draft.complete_models &= written is not None
@@ -91,6 +95,13 @@ def _draft(value: dict[str, Any], found: Findings, path: Path) -> Draft | None:
         draft.complete_pools &= pool is not None
     draft.complete_pools &= not found.broken(("pools",))
     return draft
+
+
+def _from_here(pin: WeightsSpec, folder: Path) -> WeightsSpec:
+    """Weights whose file is named from the folder of fleet.yaml have an absolute one."""
+    if pin.origin is None or "://" in pin.origin:
+        return pin
+    return pin.model_copy(update={"origin": str(_absolute(folder / Path(pin.origin).expanduser()))})
 
 
 def _with_holidays(pool: PoolSpec, file: FleetFile) -> PoolSpec:
@@ -237,9 +248,13 @@ def _merged(default: Block, own: Block) -> Block:
 
 
 def _absolute_files(ssh: SshSpec, folder: Path) -> SshSpec:
-    files = {"known_hosts": _absolute(folder / ssh.known_hosts)}
-    if ssh.identity_file is not None:
-        files["identity_file"] = _absolute(folder / ssh.identity_file)
+    # What was not written stays so: ~/.ssh/config may say it.
+    written = {key: getattr(ssh, key) for key in ("known_hosts", "identity_file", "config")}
+    files = {
+        key: _absolute(folder / path)
+        for key, path in written.items()
+        if path is not None and key in ssh.model_fields_set
+    }
     return ssh.model_copy(update=files)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from fleet_controller.spec.part import Part, Text
 
@@ -30,6 +30,26 @@ def _file(value: str) -> str:
     return value
 
 
+def _from(value: str) -> str:
+    if re.match(r"https?://[^/\s]+/", value) and not re.search(r"[\x00-\x20\x7f]", value):
+        if "@" in value.split("/")[2]:
+            raise ValueError(
+                "holds a password; let the server take this machine without one, or fetch the file first"
+            )
+        return value
+    if not value or re.search(r"[\x00-\x1f\x7f]", value) or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        raise ValueError(f'"{value[:70]}" is neither a file on this machine nor an http(s):// address')
+    return value
+
+
+def _mount(value: str) -> str:
+    if not re.fullmatch(r"/[^\x00-\x1f\x7f]+", value) or ".." in value.split("/"):
+        raise ValueError(
+            f'"{value[:70]}" is not a file on the hosts; write its full path, as /mnt/weights/x.safetensors'
+        )
+    return value
+
+
 class WeightsSpec(Part):
     """A file of weights, pinned: with another content the model is not loaded."""
 
@@ -37,10 +57,32 @@ class WeightsSpec(Part):
         description="Path within source, or an absolute one that the hosts have."
     )
     sha256: Annotated[Text, AfterValidator(_sha256)] = Field(description="What sha256sum prints for it.")
+    origin: Annotated[str, AfterValidator(_from)] | None = Field(
+        default=None,
+        alias="from",
+        description="Where it comes from: a file on this machine or an http(s):// address; none: it lies in source.",
+    )
+    mount: Annotated[str, AfterValidator(_mount)] | None = Field(
+        default=None, description="Where the hosts have it, on a shared disk say: it is used there, not sent."
+    )
     trust_pickle: bool = Field(
         default=False,
         description="It may be a pickle, which runs whatever code it holds when it is loaded; without: refused.",
     )
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> WeightsSpec:
+        given = [name for name, value in (("from", self.origin), ("mount", self.mount)) if value is not None]
+        if len(given) == 2:
+            raise ValueError("comes from one place; leave out from or mount")
+        if given and self.file.startswith("/"):
+            raise ValueError(f"has an absolute file, which the hosts have already; leave out {given[0]}")
+        return self
+
+    @property
+    def is_pinned_here(self) -> bool:
+        """Whether the hosts get it from us, or have it mounted: an absolute file is the model's own affair."""
+        return not self.file.startswith("/")
 
 
 class TensorSpec(Part):

@@ -22,9 +22,9 @@ def read(path: str, limit: int = 1 << 20) -> str:
         return ""
 
 
-def read_json(path: str) -> dict[str, Any] | None:
+def read_json(path: str, limit: int = 1 << 20) -> dict[str, Any] | None:
     try:
-        value = json.loads(read(path))
+        value = json.loads(read(path, limit))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

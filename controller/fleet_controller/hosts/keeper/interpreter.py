@@ -1,21 +1,41 @@
-"""Which Python the agent runs with."""
+"""Which Python the agent runs with, and for which wheels it is."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from typing import Any
 
+from fleet_controller.hosts.keeper.environment import whole
 from fleet_controller.hosts.keeper.place import Place
+from fleet_controller.hosts.keeper.release import needs, not_installed
 from fleet_controller.hosts.keeper.speech import Trouble
 
+# Its C library and machine decide which wheels it can use; both are its own, which may not be the kernel's.
+_ASK = """
+import json, os, sys, sysconfig
+try:
+    libc = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+except (ValueError, OSError):
+    libc = []
+print("fleet " + json.dumps({
+    "python": "%d.%d" % sys.version_info[:2],
+    "implementation": sys.implementation.name,
+    "machine": sysconfig.get_platform().rsplit("-", 1)[-1],
+    "libc": libc[0] + ".".join(libc[1].split(".")[:2]) if libc else "musl1.2",
+}))
+"""
 
-def version_of(python: str) -> str:
-    """ "3.11" of an interpreter. Raises Trouble when it cannot be run or is too old for the agent."""
-    code = "import sys; print('fleet %d.%d' % sys.version_info[:2])"
+
+def facts_of(python: str) -> dict[str, Any]:
+    """Version, implementation, machine and C library of an interpreter.
+
+    Raises Trouble when it cannot be run or is too old for the agent.
+    """
     try:
         done = subprocess.run(
-            [python, "-I", "-S", "-c", code],
+            [python, "-I", "-S", "-c", _ASK],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=30,
@@ -24,13 +44,24 @@ def version_of(python: str) -> str:
         raise no_python(python, "is not there") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise no_python(python, f"cannot be run: {error}") from None
-    words = done.stdout.decode("utf-8", "replace").split()
-    if done.returncode or "fleet" not in words:
-        raise no_python(python, "does not work: {}".format(done.stderr.decode("utf-8", "replace")[-300:]))
-    version = words[words.index("fleet") + 1]
-    if tuple(int(part) for part in version.split(".")) < (3, 11):
+    lines = [
+        line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith("fleet ")
+    ]
+    try:
+        facts = json.loads(lines[-1][len("fleet ") :])
+        version = str(facts["python"])
+        numbers = tuple(int(part) for part in version.split("."))
+    except (IndexError, ValueError, KeyError, TypeError):
+        words = done.stderr.decode("utf-8", "replace")[-300:]
+        raise no_python(python, f"does not work: {words}") from None
+    if numbers < (3, 11):
         raise no_python(python, f"is Python {version}, the agent needs 3.11 or newer")
-    return version
+    return dict(facts)
+
+
+def version_of(python: str) -> str:
+    """ "3.11" of an interpreter. Raises Trouble when it cannot be run or is too old for the agent."""
+    return str(facts_of(python)["python"])
 
 
 def no_python(python: str, what: str) -> Trouble:
@@ -42,9 +73,16 @@ def no_python(python: str, what: str) -> Trouble:
     )
 
 
-def python_of(place: Place, args: dict[str, Any]) -> tuple[str, str]:
-    """(interpreter of the agent, its environment's folder or "" where one was given)."""
+def environment_of(place: Place, name: str) -> str:
+    """Folder of the environment of this name."""
+    return place.path("environments", name)
+
+
+def python_of(place: Place, args: dict[str, Any]) -> str:
+    """The interpreter that the release `key` runs with, its environment proved to be whole. Raises Trouble."""
     if args["interpreter"]:
-        return os.path.expanduser(args["interpreter"]), ""
-    base = place.path("environments", "{}-py{}".format(args["environment"], version_of(args["python"])))
-    return os.path.join(base, "bin", "python"), base
+        return os.path.expanduser(str(args["interpreter"]))
+    name = needs(place, args["key"]).get("environment")
+    if not isinstance(name, str) or not name or not whole(environment_of(place, name)):
+        raise not_installed(args["key"])
+    return os.path.join(environment_of(place, name), "bin", "python")

@@ -10,8 +10,12 @@ import time
 from fleet_controller.hosts.keeper.files import no_room
 from fleet_controller.hosts.keeper.speech import Trouble, say
 
+INDEX = (
+    "Check that the host reaches the package index (install.pip_args can name another), and the requirements"
+)
 
-def patient(argv: list[str], what: str) -> None:
+
+def patient(argv: list[str], what: str, step: str = INDEX) -> None:
     """Run a long command and report on it; when nobody listens any more (the SSH connection broke), end it."""
     say("progress", what)
     last: list[str] = []
@@ -59,5 +63,5 @@ def patient(argv: list[str], what: str) -> None:
         raise Trouble(
             "environment",
             f"{what} failed: {text[-800:]}",
-            "Check that the host reaches the package index (install.pip_args can name another), and the requirements",
+            step,
         )

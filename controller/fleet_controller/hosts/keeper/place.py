@@ -24,7 +24,9 @@ class Place:
     """This host's part of a fleet: where its files are and which processes are its own."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        self.root = os.path.abspath(os.path.join(os.path.expanduser(args["directory"]), *args["below"]))
+        self.shared = os.path.abspath(os.path.expanduser(args["directory"]))
+        self.root = os.path.abspath(os.path.join(self.shared, *args["below"]))
+        self._depth = len(args["below"])
         self.owner = "{}/{}/".format(args["fleet"], args["host"])
         self.run = os.path.join(self.root, "run")
         self.config = os.path.join(self.run, "config.json")
@@ -33,6 +35,13 @@ class Place:
 
     def path(self, *parts: str) -> str:
         return os.path.join(self.root, *parts)
+
+    def neighbours(self) -> list[str]:
+        """The folders of all fleets and hosts of this user that share wheels and weights, this one among them."""
+        found = [self.shared]
+        for _ in range(self._depth):
+            found = [os.path.join(top, name) for top in found if os.path.isdir(top) for name in os.listdir(top)]
+        return found
 
     def processes(self) -> list[Process]:
         """Every living process that an agent start of ours made: by marker, and by the sessions of those."""

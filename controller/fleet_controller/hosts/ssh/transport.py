@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import posixpath
-import secrets
 import select
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import paramiko
 
 from fleet_controller.hosts.command import Command
-from fleet_controller.hosts.failure import HostFailure, brief
-from fleet_controller.hosts.local import disk_failure
+from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.ssh.connection import SshConnection
-from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Progress, Result
+from fleet_controller.hosts.ssh.upload import Upload
+from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Pace, Progress, Result
 
 _CHUNK = 32 * 1024
-_TROUBLE = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
 # After the command ended, for children that keep its output open.
 _LINGER_S = 1.0
 
@@ -34,17 +27,17 @@ class SshTransport:
         self._connection = connection
         self._command_timeout_s = command_timeout_s
 
-    def run(self, command: Command, hear: Hear | None = None) -> Result:
+    def run(self, command: Command, hear: Hear | None = None, hear_error: Hear | None = None) -> Result:
         with self._connection.slot():
-            return self._execute(command, hear)
+            return self._execute(command, hear, hear_error)
 
-    def _execute(self, command: Command, hear: Hear | None = None) -> Result:
+    def _execute(self, command: Command, hear: Hear | None = None, hear_error: Hear | None = None) -> Result:
         timeout = command.timeout_s or self._command_timeout_s
         channel = self._connection.session()
         try:
             channel.settimeout(timeout)
             channel.exec_command(command.line())
-            return self._talk(channel, command, hear, timeout)
+            return self._talk(channel, command, (hear, hear_error), timeout)
         except TimeoutError as error:
             raise self._too_slow(command, timeout) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -52,7 +45,14 @@ class SshTransport:
         finally:
             channel.close()
 
-    def _talk(self, channel: paramiko.Channel, command: Command, hear: Hear | None, timeout: float) -> Result:
+    def _talk(
+        self,
+        channel: paramiko.Channel,
+        command: Command,
+        hears: tuple[Hear | None, Hear | None],
+        timeout: float,
+    ) -> Result:
+        hear, hear_error = hears
         until = time.monotonic() + timeout
         stdout, stderr = Output(command.output_limit), Output(command.output_limit)
         unsent = memoryview(command.stdin)
@@ -75,7 +75,10 @@ class SshTransport:
                 if hear is not None and data:
                     hear(data)
             while channel.recv_stderr_ready():
-                stderr.add(channel.recv_stderr(65536))
+                data = channel.recv_stderr(65536)
+                stderr.add(data)
+                if hear_error is not None and data:
+                    hear_error(data)
             if stdout.total + stderr.total > MAX_TOTAL_OUTPUT:
                 raise HostFailure(
                     self.host,
@@ -116,110 +119,19 @@ class SshTransport:
         )
 
     def _broke(self, command: Command, error: BaseException | None) -> HostFailure:
-        return self._connection.lost(f"{command.argv[0]} ran; its outcome is unknown", error)
+        return self._connection.server.lost(f"{command.argv[0]} ran; its outcome is unknown", error)
 
-    def put(self, data: bytes | Path, path: str, mode: int, progress: Progress | None = None) -> None:
-        size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        folder = posixpath.dirname(path) or "."
-        part = posixpath.join(folder, f".{posixpath.basename(path)}.{secrets.token_hex(4)}.part")
-        source: BinaryIO = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
-        with self._connection.slot(), source:
-            sftp = self._sftp()
-            try:
-                digest = self._upload(sftp, source, part, size, mode, progress)
-                self._check(sftp, part, size, digest)
-                sftp.posix_rename(part, path)
-            except _TROUBLE as error:
-                raise self._unwritten(folder, path, size, error) from error
-            finally:
-                with suppress(*_TROUBLE):
-                    sftp.remove(part)  # gone already when all went well
-                sftp.close()
-
-    def _sftp(self) -> paramiko.SFTPClient:
-        channel = self._connection.session()
-        channel.settimeout(self._command_timeout_s)
-        try:
-            channel.invoke_subsystem("sftp")
-            return paramiko.SFTPClient(channel)
-        except _TROUBLE as error:
-            channel.close()
-            raise HostFailure(
-                self.host,
-                "sftp",
-                f"it takes no files by SFTP ({brief(str(error)) or 'the channel was closed'})",
-                "Set `Subsystem sftp internal-sftp` in the host's sshd_config; a login script that prints something"
-                " (.bashrc) breaks it too",
-            ) from error
-
-    def _upload(
+    def put(
         self,
-        sftp: paramiko.SFTPClient,
-        source: BinaryIO,
-        part: str,
-        size: int,
+        data: bytes | Path,
+        path: str,
         mode: int,
-        progress: Progress | None,
-    ) -> str:
-        digest = hashlib.sha256()
-        with sftp.open(part, "wx") as out:
-            out.chmod(mode)
-            out.set_pipelined(True)
-            sent = 0
-            while chunk := source.read(_CHUNK):
-                out.write(chunk)
-                digest.update(chunk)
-                sent += len(chunk)
-                if progress is not None:
-                    progress(sent, size)
-        return digest.hexdigest()
-
-    def _check(self, sftp: paramiko.SFTPClient, part: str, size: int, digest: str) -> None:
-        """What arrived is what was sent. Raises OSError when it is not whole, HostFailure when it is another."""
-        arrived = sftp.stat(part).st_size
-        if arrived != size:
-            raise OSError(f"{arrived} of {size} bytes arrived")
-        found = self._execute(Command(("sha256sum", "--", part), timeout_s=60 + size / 20e6))
-        if digest.encode() in found.stdout:
-            return
-        if found.status == 127:  # no such program there: read the file back
-            reading = hashlib.sha256()
-            with sftp.open(part, "rb") as back:
-                back.prefetch(size)
-                while chunk := back.read(_CHUNK):
-                    reading.update(chunk)
-            if reading.hexdigest() == digest:
-                return
-        raise HostFailure(
-            self.host, "sftp", f"{part} arrived damaged (its sha256 differs)", "Run the same again"
-        )
-
-    def _unwritten(self, folder: str, path: str, size: int, error: BaseException) -> HostFailure:
-        if isinstance(error, PermissionError):
-            return HostFailure(
-                self.host,
-                "permission",
-                f"{path} may not be written by this user",
-                "Set install.directory to its own",
-            )
-        if isinstance(error, FileNotFoundError):
-            return HostFailure(self.host, "sftp", f"there is no folder {folder}", "Run the same again")
-        if (
-            not isinstance(error, OSError)
-            or isinstance(error, TimeoutError | ConnectionError)
-            or "closed" in str(error)
-        ):
-            return self._connection.lost(f"{path} was sent", error)
-        # SFTP has one word for all trouble ("Failure"): ask how full the disk is.
-        return disk_failure(self.host, folder, size, self._free(folder), brief(str(error)))
-
-    def _free(self, folder: str) -> int | None:
-        with suppress(HostFailure, ValueError, IndexError):
-            said = self._execute(Command(("df", "-Pk", "--", folder), timeout_s=10)).stdout.decode(
-                "utf-8", "replace"
-            )
-            return int(said.splitlines()[-1].split()[3]) * 1024
-        return None
+        progress: Progress | None = None,
+        sha256: str | None = None,
+        pace: Pace | None = None,
+    ) -> int:
+        upload = Upload(self._connection, self._execute, self._command_timeout_s)
+        return upload.put(data, path, mode, progress, sha256, pace)
 
     def close(self) -> None:
         self._connection.close()

@@ -12,6 +12,7 @@ from fleet_controller.hosts.keeper.files import Lock, folder, remove, sha256, sy
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.release import intact
 from fleet_controller.hosts.keeper.speech import Trouble
+from fleet_controller.hosts.keeper.weights import sent_file
 
 
 def errand(args: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +33,8 @@ def errand(args: dict[str, Any]) -> dict[str, Any]:
                 )
             folder(temporary)
             files = {}
+            times = {}
+            links = {}
             with tarfile.open(archive) as tar:
                 for member in tar:
                     # The archive's hash is known, so this only guards against a mistake of ours.
@@ -52,7 +55,15 @@ def errand(args: dict[str, Any]) -> dict[str, Any]:
                         os.fsync(out.fileno())
                     os.chmod(path, member.mode & 0o700)
                     files[member.name] = (member.size, digest.hexdigest())
-            write(os.path.join(temporary, "release.json"), json.dumps({"key": key, "files": files}))
+                    times[member.name] = os.stat(path).st_mtime_ns
+            for one in args["weights"]:
+                target = one["mount"] or sent_file(place.shared, one["sha256"])
+                path = os.path.join(temporary, one["path"])
+                folder(os.path.dirname(path))
+                os.symlink(target, path)
+                links[one["path"]] = {"sha256": one["sha256"], "target": target}
+            about = {"key": key, "files": files, "times": times, "links": links}
+            write(os.path.join(temporary, "release.json"), json.dumps(about))
             sync_folder(temporary)
             remove(final)
             os.rename(temporary, final)

@@ -1,4 +1,4 @@
-"""The agent as a wheel, repacked from the packages that are installed here: always the code that runs here.
+"""The agent, and pip, as wheels, repacked from what is installed here: always the code that runs here.
 
 Works for editable and for wheel installs alike, needs no build tool and no network, and gives the same
 bytes for the same code. The wheel can be installed with pip, and its folders used as they are on PYTHONPATH.
@@ -54,23 +54,53 @@ def build() -> Wheel:
         f"Requires-Python: {distribution.metadata['Requires-Python'] or '>=3.11'}",
         *(f"Requires-Dist: {requirement}" for requirement in requirements),
     ]
-    all_files = {
-        **files,
-        f"{info}/METADATA": ("\n".join(text) + "\n").encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: fleetctl\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": b"[console_scripts]\nfleet-agent = fleet_agent.__main__:main\n",
-    }
+    entry_points = b"[console_scripts]\nfleet-agent = fleet_agent.__main__:main\n"
+    metadata_text = ("\n".join(text) + "\n").encode()
+    data = _packed(files, info, {"METADATA": metadata_text, "entry_points.txt": entry_points})
+    return Wheel(f"fleetctl_agent-{version}-py3-none-any.whl", data, files, requirements)
+
+
+def pip() -> Wheel:
+    """The pip that is installed here, with which a host that has none makes its environment.
+
+    It runs from the wheel, as ensurepip's does: `python pip-26-py3-none-any.whl/pip`. Raises HostFailure.
+    """
+    try:
+        distribution = metadata.distribution("pip")
+    except metadata.PackageNotFoundError:
+        raise HostFailure(
+            "this machine",
+            "environment",
+            "pip is missing in the environment of fleetctl, and hosts are sent what it finds",
+            "Install it there (`python -m ensurepip`, or `uv pip install pip`)",
+        ) from None
+    text = (
+        distribution.read_text("METADATA")
+        or f"Metadata-Version: 2.1\nName: pip\nVersion: {distribution.version}\n"
+    )
+    files = _package_files("pip")
+    info = f"pip-{distribution.version}.dist-info"
+    name = f"pip-{distribution.version}-py3-none-any.whl"
+    return Wheel(name, _packed(files, info, {"METADATA": text.encode()}, deflated=True), files, ())
+
+
+def _packed(files: dict[str, bytes], info: str, about: dict[str, bytes], deflated: bool = False) -> bytes:
+    """A wheel of these files; stored, not deflated, where the same code must give the same bytes everywhere."""
+    tag = b"Wheel-Version: 1.0\nGenerator: fleetctl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    all_files = {**files, f"{info}/WHEEL": tag, **{f"{info}/{name}": data for name, data in about.items()}}
     record = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in sorted(all_files.items())]
     all_files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        # RECORD last, as PEP 427 asks; stored, not deflated: zlib versions differ in their output.
+    # zlib versions differ in their output
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED) as archive:
+        # RECORD last, as PEP 427 asks
         for name, data in sorted(all_files.items(), key=lambda item: (item[0].endswith("RECORD"), item[0])):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system = 3
             entry.external_attr = 0o100644 << 16
+            entry.compress_type = archive.compression
             archive.writestr(entry, data)
-    return Wheel(f"fleetctl_agent-{version}-py3-none-any.whl", buffer.getvalue(), files, requirements)
+    return buffer.getvalue()
 
 
 def extra_requirements(requires: list[str], extra: str) -> list[str]:

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet_controller.hosts import wheel
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.install import wheel
+from fleet_controller.hosts.install.resolve import Needs
+from fleet_controller.hosts.install.weights import WeightsFile
 from fleet_controller.spec import FleetSpec, ModelSpec
 
 # What editors, tools and version control leave in a model's folder; no model needs it to run.
@@ -50,11 +52,19 @@ class Release:
     files: tuple[ReleaseFile, ...]
     requirements: tuple[str, ...]
     requirement_files: tuple[str, ...]
+    weights: tuple[WeightsFile, ...] = ()
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Bytes of all files together, without the weights."""
         return sum(file.size for file in self.files)
+
+    def needs(self, pip_args: Sequence[str]) -> Needs:
+        """What its environment has to have."""
+        files = {file.path: file.source for file in self.files}
+        return Needs(
+            self.requirements, tuple(files[path] for path in self.requirement_files), tuple(pip_args)
+        )
 
     def environment_key(self, pip_args: Sequence[str]) -> str:
         """Names the virtual environment that these requirements lead to."""
@@ -108,11 +118,18 @@ def build(spec: FleetSpec, models: Sequence[ModelSpec]) -> Release:
     files += [_in_memory(f"lib/{name}", data) for name, data in sorted(packed.files.items())]
     requirements = list(packed.requirements)
     requirement_files = []
+    weights: list[WeightsFile] = []
     settings = []  # an agent reads them at its start only: other options or batching are another release
     for model in sorted(models, key=lambda one: one.name):
         requirements += model.requirements
-        settings.append(model.model_dump_json(exclude={"source", "requirements"}))
-        for file in _folder_files(model):
+        # where weights come from is no part of the content
+        settings.append(
+            model.model_dump_json(
+                exclude={"source": True, "requirements": True, "weights": {"__all__": {"origin"}}}
+            )
+        )
+        weights += _weights(model)
+        for file in _folder_files(model, {one.path for one in weights}):
             files.append(file)
             if file.path == f"models/{model.name}/requirements.txt":
                 requirement_files.append(file.path)
@@ -122,14 +139,40 @@ def build(spec: FleetSpec, models: Sequence[ModelSpec]) -> Release:
         digest.update(f"{file.path}\0{file.size}\0{file.sha256}\0{file.executable}\n".encode())
     for text in (*requirements, "--", *settings):
         digest.update(text.encode() + b"\0")
-    return Release(digest.hexdigest()[:20], tuple(files), tuple(requirements), tuple(requirement_files))
+    return Release(
+        digest.hexdigest()[:20],
+        tuple(files),
+        tuple(requirements),
+        tuple(requirement_files),
+        tuple(weights),
+    )
+
+
+def _weights(model: ModelSpec) -> list[WeightsFile]:
+    """The pinned files of a model: they are not packed, but sent by their content, once for all releases."""
+    found = []
+    for pin in model.weights:
+        if not pin.is_pinned_here:
+            continue
+        path = f"models/{model.name}/{os.path.normpath(pin.file)}"
+        if pin.mount is not None:
+            found.append(WeightsFile(path, pin.sha256, mount=pin.mount))
+        elif pin.origin is not None and "://" in pin.origin:
+            found.append(WeightsFile(path, pin.sha256, url=pin.origin))
+        else:
+            file = Path(pin.origin) if pin.origin is not None else Path(model.source or ".") / pin.file
+            if not file.is_file():
+                raise _unpackable(model, f"its weights {file} are not a file")
+            found.append(WeightsFile(path, pin.sha256, file=file))
+    return found
 
 
 def _in_memory(path: str, data: bytes) -> ReleaseFile:
     return ReleaseFile(path, data, len(data), hashlib.sha256(data).hexdigest(), False)
 
 
-def _folder_files(model: ModelSpec) -> Iterator[ReleaseFile]:
+def _folder_files(model: ModelSpec, apart: set[str]) -> Iterator[ReleaseFile]:
+    """The files of the model's folder, but for those whose path in the release is in `apart`."""
     base = model.source
     if base is None:
         return
@@ -142,7 +185,8 @@ def _folder_files(model: ModelSpec) -> Iterator[ReleaseFile]:
                 raise _unpackable(model, f"{Path(folder) / name} is a link to a folder")
         for name in sorted(file_names):
             path = Path(folder) / name
-            if name in _LEFT_OUT or path.suffix == ".pyc":
+            inside = f"models/{model.name}/{path.relative_to(base).as_posix()}"
+            if name in _LEFT_OUT or path.suffix == ".pyc" or inside in apart:
                 continue
             if not path.is_file():
                 raise _unpackable(model, f"{path} is not a file, or a link that leads nowhere")
@@ -152,7 +196,6 @@ def _folder_files(model: ModelSpec) -> Iterator[ReleaseFile]:
                 info = path.stat()
             except OSError as error:
                 raise _unpackable(model, f"{path} cannot be read: {error.strerror}") from error
-            inside = f"models/{model.name}/{path.relative_to(base).as_posix()}"
             yield ReleaseFile(inside, path, info.st_size, digest, bool(info.st_mode & 0o100))
 
 
