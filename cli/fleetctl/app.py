@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Before the first start": {
         "init": Entry("init", "app", "Write a commented fleet.yaml."),
         "validate": Entry("validate", "app", "Check fleet.yaml; every problem with its line."),
+        "doctor": Entry("doctor", "app", "What is wrong with this machine and the hosts, and what mends it."),
         "config": Entry("config", "app", "The JSON Schema of fleet.yaml."),
         "simulate": Entry("simulate", "app", "What a pool's scaling would do on recorded traffic."),
     },
@@ -46,7 +47,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "explain": Entry("explain", "app", "Why a pool has as many servers as it has, or had."),
         "traffic": Entry("traffic", "app", "The requests of the last days, to simulate with."),
         "state": Entry("state", "app", "The state store: see, check, copy it, make it again."),
-        "logs": Entry("logs", "app", "The log of a host's agent, the controller or the balancer."),
+        "logs": Entry("logs", "app", "The logs of hosts' agents, of the controller and the balancer."),
+        "exec": Entry("execute", "app", "Run a command on hosts, side by side."),
     },
     "Daemons (what `up` starts)": {
         "controller": Entry("daemon", "controller_app", "Run the controller in the foreground."),

@@ -1,0 +1,1 @@
+"""What a host can say about itself for `fleetctl doctor`: facts, no judgements. One file a subject."""
