@@ -79,7 +79,7 @@ class Connections:
             )
         before: SshConnection | None = None
         for word in (jump or "").split(","):
-            if word.strip() and not (not own and _is_itself(word.strip(), server)):
+            if word.strip():
                 before = self._to_jump(word.strip(), before, ssh, waiting)
         return before
 
@@ -164,15 +164,6 @@ def _keys(ssh: SshSpec, words: Words) -> KeyChoice:
 
 
 _SILENT = Words("", "", 0, None, None, (), (), False, None, (), None, None, None)
-
-
-def _is_itself(word: str, server: Server) -> bool:
-    """`Host *` with ProxyJump holds for the jump host too; as in OpenSSH, nobody jumps through himself."""
-    user, _, rest = word.removeprefix("ssh://").rpartition("@")
-    host, port = _split_port(rest)
-    return (
-        host.lower() == server.address.lower() and (port or 22) == server.port and user in ("", server.user)
-    )
 
 
 def _depth(connection: SshConnection) -> int:

@@ -170,6 +170,9 @@ def _from_file(host: str, path: Path, held: list[Identity]) -> Identity:
             return Identity(one.key, f"{path} in the SSH agent")
     try:
         key = paramiko.PKey.from_path(path)
+        key.public_blob = (
+            None  # paramiko has found the certificate beside it; which one is shown is decided here
+        )
     except FileNotFoundError:
         raise _unusable(host, path, "does not exist", "Correct ssh.identity_file, or make the key") from None
     except PermissionError:
