@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fleet_controller import requests
 from fleet_controller.actuate import Actuator, Site
@@ -16,7 +17,9 @@ from fleet_controller.actuate.circuit import Circuits
 from fleet_controller.actuate.hands import Hands
 from fleet_controller.autoscaler import STALE_TICKS, Autoscaler
 from fleet_controller.backends import backends
+from fleet_controller.course import Course
 from fleet_controller.fleetfile import FleetFile
+from fleet_controller.foresight.basis import Basis, stale
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal, JournalError
 from fleet_controller.latencies import HostLatencies
@@ -25,9 +28,9 @@ from fleet_controller.news import News
 from fleet_controller.observe import Observation, Target
 from fleet_controller.outside import Bell, Outside
 from fleet_controller.plan import PoolView, Step, blind, mass_loss, out_of_sight, stops_left
-from fleet_controller.plan.tiers import fleet_steps
 from fleet_controller.policies import STALE_AFTER_S, Decision
 from fleet_controller.powerwatch import PowerWatch, drift
+from fleet_controller.premises import read_basis
 from fleet_controller.pulse import LOOK_S, LOOP_S
 from fleet_controller.records import UNKNOWN_ACTION
 from fleet_controller.spec import FleetSpec, PoolSpec, SpecError
@@ -79,6 +82,7 @@ class Loop:
         self._observation: Observation | None = None
         self._published: dict[str, HostRecord] = {}
         self._looking = False
+        self._look_soon = False
         self._looked: Observation | Exception | None = None
         requests.take_in(spec, journal, self._clock.now(), self._site.known_before)
 
@@ -124,7 +128,8 @@ class Loop:
         The look goes on beside: a host that hangs keeps it waiting for seconds, and must keep nobody else waiting.
         """
         asked = self._answer()
-        if (asked or self._clock.monotonic() >= due) and not self._looking:
+        if (asked or self._look_soon or self._clock.monotonic() >= due) and not self._looking:
+            self._look_soon = False
             due = self._clock.monotonic() + self._spec.controller.interval
             self._begin_look()
         looked = self._looked
@@ -222,27 +227,57 @@ class Loop:
             return []
         # Who is busy is asked before how the hosts are: an action that ends in between leaves its host alone for this
         # once, where the other order would take its last state but one for the truth.
-        busy = self._actuator.busy() | {a.host for a in self._journal.open_actions()}
+        acting = {a.host for a in self._journal.open_actions()}
+        busy = self._actuator.busy() | acting
         records = self._journal.hosts()
-        begun = []
         self._actuator.plan_anew(Circuits(self._spec, records))
+        course = Course(self._journal, self._site, records)
         goal, surveying = self._goal(), _surveying(records)
         undecided = {p.name for p in self._spec.pools if self._journal.pool(p.name).desired is None}
         ranks = [
-            pool_rank(self._spec, p, self._view(p, records, busy), self._observation, p.name not in undecided)
+            pool_rank(
+                self._spec, p, self._view(p, course.seen, busy), self._observation, p.name not in undecided
+            )
             for p in self._spec.pools
         ]
-        for step in fleet_steps(ranks, goal, now):
+        wanted = []
+        for step in course.steps(ranks, goal, now):
             if step.kind == "inspect" and not after_a_look:
                 continue
             if step.kind != "inspect" and goal == "up" and (surveying or step.pool in undecided):
                 continue
-            if self._actuator.submit(step, self._site):
-                begun.append(step)
-                if step.kind == "stop":
-                    self._allowance.spend(step.pool)
+            wanted.append(step)
+        begun = self._begin(course, wanted, acting)
+        decided = goal == "down" or not (surveying or undecided)
+        if decided and not begun and course.idle(wanted, ranks, acting, busy, now):
+            self._end(course, wanted, now, after_a_look)
         self._publish(now)
         return begun
+
+    def _begin(self, course: Course, wanted: list[Step], acting: set[str]) -> list[Step]:
+        """Begin what the operation under way admits of what is wanted, no more hosts at once than it allows."""
+        begun = []
+        most = course.parallel
+        for step in course.admitted(wanted):
+            if step.kind != "inspect" and most is not None and len(acting) >= most:
+                continue
+            if self._actuator.submit(step, self._site, most):
+                begun.append(step)
+                if step.kind == "inspect":
+                    continue
+                acting.add(step.host)
+                if step.kind == "stop":
+                    self._allowance.spend(step.pool)
+        return begun
+
+    def _end(self, course: Course, wanted: list[Step], now: float, after_a_look: bool) -> None:
+        """The operation has nothing left to do. That is believed after a look that began after it did: stops are
+        bounded from look to look, and more may be wanted after the next one."""
+        assert self._observation is not None and course.operation is not None
+        if after_a_look and self._observation.at >= course.operation.since:
+            course.end(wanted, now)
+        else:
+            self._look_soon = True
 
     # observe
 
@@ -342,6 +377,7 @@ class Loop:
             {name: report.status for name, report in seen.items() if report.status is not None},
         )
         told = self._doorkeeper.tell(wanted, self._observation.balancer if self._observation else None)
+        course = Course(self._journal, self._site, records)
         picture = Picture(
             self._spec,
             self._goal(),
@@ -351,7 +387,8 @@ class Loop:
             self._observation,
             self._latencies,
             self._power.seen(),
-            self._actuator.waiting(),
+            {**course.left_out(), **self._actuator.waiting()},
+            None if course.operation is None else course.operation.told(),
         )
         drawn = picture.draw(now)
         drawn["controller"]["config"] = self._file.problem or None
@@ -372,8 +409,10 @@ class Loop:
             now = self._clock.now()
             try:
                 if request.kind == "up":
-                    self._adopt(self._file.load(), now)
+                    self._adopt(self._file.load(), now, request.args.get("basis"))
                     self._file.accepted()
+                elif request.kind == "rollback":
+                    self._change_site(self._outside.open_site(self._spec))
                 answer = requests.apply(request, self._spec, self._journal, now)
                 # A key that was revoked is refused once the operator is told so.
                 if request.kind == "keys" and not self._publish(now):
@@ -384,6 +423,8 @@ class Loop:
         return bool(asked)
 
     def _reload(self, now: float) -> None:
+        if self._site.is_outdated:  # a pool was sent back, or on, while nobody told us
+            self._change_site(self._outside.open_site(self._spec))
         if not self._file.changed():
             return
         try:
@@ -393,8 +434,9 @@ class Loop:
         except (SpecError, requests.Refused, HostFailure) as error:
             self._journal.record(now, "config", self._file.refused(error))
 
-    def _adopt(self, spec: FleetSpec, now: float) -> None:
-        """Go on with another version of fleet.yaml. Raises Refused where it can't be followed while the fleet runs."""
+    def _adopt(self, spec: FleetSpec, now: float, basis: Mapping[str, Any] | None = None) -> None:
+        """Go on with another version of fleet.yaml. Raises Refused where it can't be followed while the fleet runs, or
+        where the world is not what a plan's `basis` says."""
         moved = [
             name
             for name, before, after in (
@@ -412,10 +454,17 @@ class Loop:
                 "change it again and run `fleetctl up`"
             )
         site = self._outside.open_site(spec)
+        if basis is not None:
+            moved = Basis.model_validate(basis).moved(read_basis(site, self._file.checksum, self._journal))
+            if moved:
+                raise requests.Refused(stale(moved))
         requests.take_in(spec, self._journal, now, site.known_before)
+        self._change_site(site)
+        self._doorkeeper.adopt(spec)
+
+    def _change_site(self, site: Site) -> None:
         self._retired.append(self._site)
         self._site = site
-        self._doorkeeper.adopt(spec)
 
     def _close_retired(self) -> None:
         """Hang up on hosts that were reached by an earlier version of fleet.yaml, once no action uses that."""

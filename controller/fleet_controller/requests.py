@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from fleet_controller.journal import HostRecord, Journal, Request
 from fleet_controller.lifecycle import HostState
+from fleet_controller.operation import Bounds, Operation, Scope
 from fleet_controller.plan.placement import serves
 from fleet_controller.policies import PolicyState, set_desired
 from fleet_controller.spec import FleetSpec
@@ -57,33 +60,103 @@ def take_in(
     journal.enlist(known, now, {name for name in known - set(recorded) if known_before(name)})
 
 
-def _up(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
-    if journal.goal() != "up":
-        journal.set_goal("up")
-        journal.record(now, "up", "asked by the operator")
-    for record in journal.hosts().values():
-        if record.state in (HostState.FAILED, HostState.UNREACHABLE):
+def _up(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    bounds, records = _bounds(args, spec), journal.hosts()
+    running = journal.goal() == "up"
+    scope = Scope(since=now, by=bounds.by)
+    if bounds.hosts is not None:
+        before = Scope.model_validate(journal.scope()).model_copy(update={"since": now, "by": bounds.by})
+        scope = before.asked_for(frozenset(bounds.hosts), records, running)
+    said = _order("up", bounds, scope, spec, journal, now)
+    if not running or said:
+        journal.record(now, "up", f"asked by the operator{said}")
+    for record in records.values():
+        if record.state in (HostState.FAILED, HostState.UNREACHABLE) and _meant(bounds, record.name):
             journal.amend(record.name, retry_at=0.0, failures=0)
-    return f"{spec.fleet} goes up"
+    return f"{spec.fleet} goes up{said}"
 
 
-def _down(_args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
-    if journal.goal() != "down":
-        journal.set_goal("down")
-        journal.record(now, "down", "asked by the operator")
+def _down(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    bounds = _bounds(args, spec)
+    goal, scope = "down", Scope(since=now, by=bounds.by)
+    if bounds.hosts is not None:
+        if journal.goal() != "up":
+            raise Refused(f"{spec.fleet} is not up; `fleetctl down` without --limit stops what is left of it")
+        before = Scope.model_validate(journal.scope()).model_copy(update={"since": now, "by": bounds.by})
+        goal, scope = "up", before.without(bounds.hosts)
+    changed = journal.goal() != goal
+    said = _order("down", bounds, scope, spec, journal, now, goal)
+    if changed or said:
+        journal.record(now, "down", f"asked by the operator{said}")
     for record in journal.hosts().values():
-        if record.state in (HostState.FAILED, HostState.UNREACHABLE):
+        if record.state in (HostState.FAILED, HostState.UNREACHABLE) and _meant(bounds, record.name):
             if record.action_id is None:
                 journal.move(
                     record.name, HostState.OFF, "nothing of ours runs there", now, error=None, retry_at=0.0
                 )
             else:
                 journal.amend(record.name, retry_at=0.0)
-    for pool in spec.pools:
+    for pool in spec.pools if goal == "down" else ():
         journal.save_pool(
             replace(journal.pool(pool.name), desired=None, why="", policy_state={}, last_decision=None)
         )
-    return f"{spec.fleet} goes down"
+    if goal == "up":
+        return f"{', '.join(bounds.hosts or ())} go down, and stay off until `fleetctl up`"
+    return f"{spec.fleet} goes down{said}"
+
+
+def _order(
+    kind: Literal["up", "down"],
+    bounds: Bounds,
+    scope: Scope,
+    spec: FleetSpec,
+    journal: Journal,
+    now: float,
+    goal: str | None = None,
+) -> str:
+    """Put the operation in force, and tell its bounds in words. One that is asked twice, after a crash, goes on."""
+    known = journal.operation()
+    operation = None if known is None else Operation.model_validate(known)
+    if operation is None or not bounds.id or operation.bounds.id != bounds.id:
+        hosts = bounds.planned if bounds.planned is not None else bounds.hosts
+        meant = len({name for pool in spec.pools for name in pool.hosts}) if hosts is None else len(hosts)
+        operation = Operation(kind=kind, since=now, bounds=bounds, touches=meant)
+    journal.order(goal or kind, scope.model_dump(mode="json"), operation.model_dump(mode="json"))
+    return _in_words(bounds, operation)
+
+
+def _in_words(bounds: Bounds, operation: Operation) -> str:
+    parts = []
+    if bounds.planned is not None:
+        parts.append(f"as planned, {len(bounds.planned)} host{'s' * (len(bounds.planned) != 1)}")
+    elif bounds.hosts is not None:
+        names = ", ".join(bounds.hosts[:5]) + (", ..." if len(bounds.hosts) > 5 else "")
+        parts.append(f"only {names}")
+    if bounds.parallel is not None:
+        parts.append(f"at most {bounds.parallel} at once")
+    if (most := operation.most_failures) is not None:
+        parts.append(f"until {most} host{'s' * (most != 1)} failed")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _bounds(args: dict[str, Any], spec: FleetSpec) -> Bounds:
+    """What the request says of hosts and numbers. Raises Refused."""
+    try:
+        bounds = Bounds.model_validate(args.get("bounds") or {})
+    except ValidationError as error:
+        raise Refused(
+            f"this controller does not understand the request: {error.errors()[0]['msg']}"
+        ) from error
+    served = {name for pool in spec.pools for name in pool.hosts}
+    strange = [name for name in (*(bounds.hosts or ()), *(bounds.planned or ())) if name not in served]
+    if strange:
+        raise Refused(f"there is no host {strange[0]!r} in any pool of {spec.source.name}")
+    return bounds
+
+
+def _meant(bounds: Bounds, host: str) -> bool:
+    """Whether the operation may touch the host."""
+    return Operation(kind="up", since=0.0, bounds=bounds).may_touch(host)
 
 
 def _scale(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
@@ -147,6 +220,20 @@ def _set_paused(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: fl
     return f"autoscaling {'is paused' if paused else 'goes on'} in {', '.join(names)}"
 
 
+def _rollback(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
+    """Who was sent back is in the state folder already; that the controller was asked makes it look there now."""
+    names = [_pool({"pool": name}, spec) for name in args.get("pools", [])]
+    for name in names:
+        to = args.get("to")
+        text = f"sent back to release {to} by the operator" if to else "follows fleet.yaml again"
+        journal.record(now, "rollback", text, name)
+        for host in spec.pool(name).hosts:  # what failed with the other release is tried again at once
+            if journal.host(host).state is HostState.FAILED:
+                journal.amend(host, retry_at=0.0, failures=0)
+    whither = f"goes back to release {args['to']}" if args.get("to") else "follows fleet.yaml again"
+    return f"{', '.join(names)}: {whither}"
+
+
 def _keys(_args: dict[str, Any], spec: FleetSpec, journal: Journal, _now: float) -> str:
     """The keys are in the journal already; that the controller was asked makes it tell the balancer now."""
     if spec.balancer.keys == "off":
@@ -184,4 +271,5 @@ _HANDLERS: dict[str, Callable[[dict[str, Any], FleetSpec, Journal, float], str]]
     "pause": _pause,
     "resume": _resume,
     "keys": _keys,
+    "rollback": _rollback,
 }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.install.earlier import EarlierReleases, chosen
 from fleet_controller.hosts.install.release import Release, build
+from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Target
 from fleet_controller.records import HostRecord
-from fleet_controller.spec import FleetSpec, PoolSpec
+from fleet_controller.spec import FleetSpec, ModelSpec, PoolSpec
 from fleet_controller.statefolder import StateFolder
+
+log = logging.getLogger(__name__)
 
 # A host in one of these may have an agent that answers.
 ASKED_STATES = frozenset({HostState.READY, HostState.DRAINING, HostState.UNREACHABLE})
@@ -25,6 +30,23 @@ class Site:
     machines: Machines
     releases: Mapping[str, Release]
     folder: StateFolder
+    models: Mapping[str, tuple[ModelSpec, ...]] = field(default_factory=dict)
+    earlier: EarlierReleases | None = None
+    mark: object = None
+
+    def models_of(self, pool: PoolSpec) -> Sequence[ModelSpec]:
+        """The models as the pool's release has them: an earlier one's are not those of fleet.yaml."""
+        return self.models.get(pool.name) or [self.spec.model(name) for name in pool.models]
+
+    def serves(self, pool: str, release: Release) -> None:
+        """An agent is ready with `release`: it is kept, to go back to. Raises HostFailure where that fails."""
+        if self.earlier is not None and release.key == self.releases[pool].key:
+            self.earlier.note(pool, release, self.models[pool], self.machines.stock.archives)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a pool was sent back, or on, since this was opened."""
+        return self.earlier is not None and self.earlier.mark() != self.mark
 
     def pool(self, record: HostRecord) -> PoolSpec:
         """The pool for which the host was started last."""
@@ -62,8 +84,13 @@ class Site:
         }
 
 
-def open_site(spec: FleetSpec, folder: StateFolder) -> Site:
+def open_site(spec: FleetSpec, folder: StateFolder, sudo: SudoPassword | None = None) -> Site:
     """Machines and releases for `spec`. Raises HostFailure when a release can't be built."""
-    models = {pool.name: [spec.model(name) for name in pool.models] for pool in spec.pools}
-    releases = {name: build(spec, wanted) for name, wanted in models.items()}
-    return Site(spec, Machines(spec, folder.path), releases, folder)
+    earlier = EarlierReleases(folder.path / "releases")
+    mark = earlier.mark()
+    wanted = {pool.name: [spec.model(name) for name in pool.models] for pool in spec.pools}
+    built = {name: build(spec, models) for name, models in wanted.items()}
+    in_force = {name: chosen(earlier, name, one, wanted[name], log.error) for name, one in built.items()}
+    releases = {name: one.release for name, one in in_force.items()}
+    models = {name: one.models for name, one in in_force.items()}
+    return Site(spec, Machines(spec, folder.path, sudo), releases, folder, models, earlier, mark)

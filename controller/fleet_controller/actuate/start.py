@@ -8,8 +8,8 @@ from contextlib import suppress
 from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import AgentProcess, Machine, Probe
 from fleet_controller.hosts.install.release import Release
+from fleet_controller.hosts.machine import AgentProcess, Machine, Probe
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
 from fleet_controller.spec import LatencyTarget, ModelSpec
@@ -35,6 +35,19 @@ def start(action: Action, site: Site, hands: Hands) -> None:
     hands.journal.conclude(
         action, HostState.READY, action.reason, hands.clock.now(), startup_s=took, retry_at=0.0
     )
+    _keep(action.host, site, hands)
+
+
+def _keep(host: str, site: Site, hands: Hands) -> None:
+    """What serves is kept, to go back to it. That this fails takes no host out of service."""
+    record = hands.record(host)
+    pool = site.pool(record)
+    try:
+        if record.release == site.releases[pool.name].key:
+            site.serves(pool.name, site.releases[pool.name])
+    except HostFailure as failure:
+        text = f"release {record.release} serves, but can't be kept to go back to it: {failure}"
+        hands.journal.record(hands.clock.now(), "config", text, pool.name, host)
 
 
 def _boot(machine: Machine, site: Site, hands: Hands) -> tuple[Probe, float | None]:
@@ -78,9 +91,13 @@ def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: 
     else:
         if found is not None and not ours:
             machine.stop(grace_s=site.spec.host(action.host).agent.drain_timeout)
-        machine.install(release, lambda text: hands.note(action.host, text))
+        done = machine.install(release, lambda text: hands.note(action.host, text))
+        text = f"release {release.key} is installed; {done.sent_bytes} bytes were sent"
+        hands.journal.record(
+            hands.clock.now(), "installed", text, pool.name, action.host, {"sent_bytes": done.sent_bytes}
+        )
         hands.move(action.host, HostState.STARTING, action.reason, action_id=action.id)
-        models = [site.spec.model(name) for name in pool.models]
+        models = site.models_of(pool)
         target = pool.scaling.latency
         run = _started(machine, release, models, action.id, site.token(action.host), target)
         # not release.key: an agent that this action started before fleet.yaml changed is found, and plan replaces it

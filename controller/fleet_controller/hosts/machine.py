@@ -18,11 +18,14 @@ from fleet_controller.hosts.failure import printable
 from fleet_controller.hosts.grown import Grown
 from fleet_controller.hosts.install.installer import Installed, Installer, Stock
 from fleet_controller.hosts.install.release import Release
+from fleet_controller.hosts.install.target import Target
 from fleet_controller.hosts.local import LocalTransport
+from fleet_controller.hosts.parcel import may_become_root, module_text
 from fleet_controller.hosts.power import Power, Reading, make_power
 from fleet_controller.hosts.power.wol import Sign
 from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
+from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.hosts.transport import Hear, Transport
 from fleet_controller.spec import FleetSpec, HostSpec, LatencyTarget, ModelSpec
 from fleet_controller.spec.command import CommandSpec
@@ -50,13 +53,19 @@ RING_S = 2.0
 
 @dataclass(frozen=True)
 class AgentProcess:
-    """The agent that a host last ran. `port` 0: it does not listen yet. Not `alive`: it died without being stopped."""
+    """The agent that a host last ran. `port` 0: it does not listen yet. Not `alive`: it died without being stopped.
+
+    Alive is also one that its supervisor is about to start again (`pid` 0 then). `restarts`: how often it did so since
+    the start; `last_end`: how the agent ended last, in words.
+    """
 
     pid: int
     alive: bool
     port: int
     action_id: str
     release: str
+    restarts: int = 0
+    last_end: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Proof that nothing of the agent is left. `killed` names what did not end by itself."""
+    """Proof that nothing of the agent is left: no process, no device memory, no open port.
+
+    `killed` names what did not end by itself; `notes`: strangers that hold device memory, and what was not checked.
+    """
 
     was_running: bool
     killed: tuple[str, ...]
     port: int
+    notes: tuple[str, ...] = ()
 
 
 class Machine:
@@ -88,6 +101,7 @@ class Machine:
         power: Power,
         stock: Stock,
         place: tuple[str, ...],
+        sudo: SudoPassword,
     ) -> None:
         self.name = host.name
         self.spec = host
@@ -95,6 +109,7 @@ class Machine:
         self._transport = transport
         self._power = power
         self._place = place
+        self._sudo = sudo
         install = host.install
         self._interpreter = install.interpreter or (sys.executable if host.is_local else None)
         self._keeper_python = sys.executable if host.is_local else install.python
@@ -113,6 +128,8 @@ class Machine:
                 port=int(agent["port"]),
                 action_id=printable(str(agent["action_id"])),
                 release=printable(str(agent["release"])),
+                restarts=int(agent["restarts"]),
+                last_end=printable(str(agent["last_end"])),
             )
         return Probe(printable(answer["boot_id"]), printable(answer["machine_id"]), agent)
 
@@ -120,6 +137,10 @@ class Machine:
     def install(self, release: Release, progress: Callable[[str], None] = lambda text: None) -> Installed:
         """Put the release and what it needs on the host; what is there and whole is left alone."""
         return self._installer.install(release, progress)
+
+    def target(self) -> Target | None:
+        """For which wheels the host is; None where no environment is made there, or by its own package index."""
+        return self._installer.target()
 
     @failpoint.around("machine.start")
     def start(
@@ -129,9 +150,13 @@ class Machine:
         action_id: str,
         token: str,
         target: LatencyTarget | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> RunFile:
-        """Start the agent, or find the one that this action started. Returns once it listens. `target`: the pool's, for
-        the capacity that the agent tells."""
+        """Start the agent, or find the one that this action started. Returns once it listens.
+
+        `target`: the pool's, for the capacity that the agent tells. `tell` hears what an operator should know: limits
+        that don't hold on this host, strangers on its GPU.
+        """
         host = self.spec
         config = AgentConfig(
             fleet=self._fleet,
@@ -157,17 +182,26 @@ class Machine:
             token=token,
             action_id=action_id,
             port=host.agent.port,
+            supervisor="process"
+            if host.is_local and host.agent.supervisor == "auto"
+            else host.agent.supervisor,
+            limits=host.agent.limits.model_dump(),
+            writable=list(host.agent.writable),
+            program=module_text("supervision.program"),
             wait_s=wait,
             timeout_s=2 * wait + 60,
         )
+        for note in answer.pop("notes"):
+            tell(printable(note))
         return RunFile.model_validate(answer)
 
     @failpoint.around("machine.stop")
     def stop(self, grace_s: float) -> Stopped:
         """End the agent: SIGTERM, `grace_s` seconds, SIGKILL for it and all that it started; then prove it."""
-        answer = self._ask("stop", grace_s=grace_s, timeout_s=2 * grace_s + 60)
+        answer = self._ask("stop", grace_s=grace_s, timeout_s=2 * grace_s + 90)
         killed = tuple(printable(name) for name in answer["killed"])
-        return Stopped(bool(answer["was_running"]), killed, int(answer["port"]))
+        notes = tuple(printable(note) for note in answer["notes"])
+        return Stopped(bool(answer["was_running"]), killed, int(answer["port"]), notes)
 
     def tail(self, lines: int = 100) -> str:
         """The last lines of the agent's log, at most 1 MiB, safe to print."""
@@ -293,6 +327,8 @@ class Machine:
     ) -> dict[str, Any]:
         directory, *below = self._place
         place = {"directory": directory, "below": below, "fleet": self._fleet, "host": self.name}
+        if self._sudo.value is not None and may_become_root(errand):
+            args["sudo_password"] = self._sudo.value
         return run_errand(
             self._transport,
             self.name,
@@ -378,17 +414,24 @@ def _place(folder: Path, host: HostSpec, fleet: str) -> tuple[str, ...]:
 class Machines:
     """The machines of a fleet. One SSH connection per host, shared by all who use it; safe for threads.
 
-    `folder` is the state folder: local hosts live in it, and packed releases.
+    `folder` is the state folder: local hosts live in it, and packed releases. `sudo` goes to those errands alone that
+    may become root.
     """
 
-    def __init__(self, spec: FleetSpec, folder: Path) -> None:
+    def __init__(self, spec: FleetSpec, folder: Path, sudo: SudoPassword | None = None) -> None:
         self._spec = spec
         self._stock = Stock(folder)
         self._folder = folder
         self._connections = Connections(spec)
         self._secrets = frozenset(name for host in spec.hosts if (name := host.power.password_env))
+        self._sudo = sudo or SudoPassword()
         self._lock = threading.Lock()
         self._machines: dict[str, Machine] = {}
+
+    @property
+    def stock(self) -> Stock:
+        """What this machine keeps for the hosts: wheels, weights, packed releases."""
+        return self._stock
 
     def machine(self, name: str) -> Machine:
         """Raises UnknownName. Nothing is connected before it is used."""
@@ -398,7 +441,7 @@ class Machines:
                 own = self._transport(host)
                 power = make_power(host, self._power_transport(host), own, Bell(self._connections, host))
                 place = _place(self._folder, host, self._spec.fleet)
-                self._machines[name] = Machine(self._spec, host, own, power, self._stock, place)
+                self._machines[name] = Machine(self._spec, host, own, power, self._stock, place, self._sudo)
             return self._machines[name]
 
     def _transport(self, host: HostSpec) -> Transport:

@@ -21,6 +21,7 @@ from fleet_controller.hosts.install.lock import Lock, Wheel
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.resolve import Wheels
 from fleet_controller.hosts.install.sending import Meter, Paces, in_words
+from fleet_controller.hosts.install.target import Target
 from fleet_controller.hosts.install.weights import Weights, WeightsFile
 from fleet_controller.hosts.transport import Transport
 from fleet_controller.spec.host import InstallSpec
@@ -109,6 +110,12 @@ class Installer:
         """What the keeper has to know about the release to start it."""
         return {"key": release.key, "interpreter": self._interpreter, "python": self._spec.python}
 
+    def target(self) -> Target | None:
+        """For which wheels the host is; None where it is sent none. Raises HostFailure."""
+        if self._interpreter or self._spec.wheels == "index":
+            return None
+        return self._target(self._ask("python", python=self._spec.python))
+
     def install(self, release: Release, say: Say) -> Installed:
         """Put the release, its weights and its environment on the host. Raises HostFailure."""
         listed = [{"path": w.path, "sha256": w.sha256, "mount": w.mount} for w in release.weights]
@@ -150,14 +157,17 @@ class Installer:
         version = str(state["facts"]["python"])
         if self._spec.wheels == "index":
             return None, f"{release.environment_key(self._spec.pip_args)}-py{version}"
+        target = self._target(state["facts"])
+        lock = self._stock.wheels.lock(release.needs(self._spec.pip_args), target, say)
+        return lock, f"{lock.key}-py{version}"
+
+    def _target(self, facts: dict[str, Any]) -> Target:
         try:
-            target = targets.told(state["facts"])
+            return targets.told(facts)
         except ValueError as error:
             raise HostFailure(
                 self._host, "environment", str(error), "Set install.wheels: index, or install.interpreter"
             ) from error
-        lock = self._stock.wheels.lock(release.needs(self._spec.pip_args), target, say)
-        return lock, f"{lock.key}-py{version}"
 
     def _missing(
         self, release: Release, state: dict[str, Any], lock: Lock | None, environment: str, say: Say

@@ -46,13 +46,17 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class Release:
-    """`key` names the content. `requirements` is what pip installs for it, beside the `requirement_files` in it."""
+    """`key` names the content. `requirements` is what pip installs for it, beside the `requirement_files` in it.
+
+    `packed`, of one that served before: the archive that was kept, and its sha256; its files may have changed since.
+    """
 
     key: str
     files: tuple[ReleaseFile, ...]
     requirements: tuple[str, ...]
     requirement_files: tuple[str, ...]
     weights: tuple[WeightsFile, ...] = ()
+    packed: tuple[Path, str] | None = None
 
     @property
     def size(self) -> int:
