@@ -6,7 +6,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 # Tests wait for processes more than they compute: two at a time on two cores.
 JOBS := auto
-TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh libvirtd ipmitool ipmi_sim curl ps ensurepip haproxy
+TOOLS_OF_TESTS := sshd ssh-keygen ssh-keyscan cron ip virsh libvirtd ipmitool ipmi_sim curl ps sudo ensurepip haproxy
 TOOLS_OF_VMS := libvirt-qemu qemu-system-x86_64 qemu-img mmdebstrap mkfs.ext4 ssh
 
 # Found by the tests: what Debian keeps out of a user's PATH (sshd, cron, ip), and what make/unpack.sh unpacked.

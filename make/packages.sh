@@ -25,6 +25,7 @@ package_of() {
         ipmi_sim) echo openipmi ;;
         curl) echo curl ;;
         ps) echo procps ;;
+        sudo) echo sudo ;;
         haproxy) echo haproxy ;;
         ensurepip) echo python3-venv ;; # a module of the environment's Python, which Debian packs by itself
         *) echo "make: packages.sh knows no program $1" >&2; return 1 ;;

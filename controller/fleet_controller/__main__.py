@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fleet_controller import outside, watchdog
+from fleet_controller import handover, outside, watchdog
 from fleet_controller.clock import SteadyClock
 from fleet_controller.fleetfile import FleetFile, last_good
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.journal import Journal, JournalError
 from fleet_controller.loop import Loop
 from fleet_controller.pulse import LOOP_S, Pulse
@@ -83,11 +84,16 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
     folder = StateFolder.of(kept)
     clock = SteadyClock()
     pulse = Pulse(clock, options.watchdog / LOOP_S)
-    with folder.lock("controller"), ThreadPoolExecutor(max_workers=32) as executor:
+    sudo = SudoPassword()
+    with (
+        folder.lock("controller"),
+        handover.taking(folder.path, sudo),
+        ThreadPoolExecutor(max_workers=32) as executor,
+    ):
         pulse.within("the start", LOOP_S)
         end_watch = watchdog.watch(pulse, watchdog.start_afresh)
         journal = Journal.open(folder.journal_url)
-        world = outside.real(spec, journal, folder, executor, clock, pulse)
+        world = outside.real(spec, journal, folder, executor, clock, pulse, sudo)
         try:
             loop = Loop(file, spec, journal, world)
         except Refused:

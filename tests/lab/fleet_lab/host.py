@@ -112,6 +112,8 @@ class Host:
         self._sshd: subprocess.Popen[bytes] | None = None
         self._mounted: Path | None = None
         self.extra_config = ""
+        # What sshd is started by: see accounts.py.
+        self.within: list[str] = []
         self.max_startups = "100:30:200"
         self.home.mkdir(parents=True, mode=0o700)
         make_key(folder / "host_key")
@@ -157,7 +159,7 @@ class Host:
 
     def _sshd_argv(self) -> list[str]:
         config, log = str(self.folder / "sshd_config"), str(self.folder / "sshd.log")
-        return [program("sshd"), "-D", "-E", log, "-f", config]
+        return [*self.within, program("sshd"), "-D", "-E", log, "-f", config]
 
     def greets(self) -> bool:
         try:
@@ -248,6 +250,16 @@ class Host:
                     (programs / path.name).symlink_to(path)
         self._path = str(programs)
         self._write_shell()
+
+    def with_program(self, name: str, text: str) -> None:
+        """A program of this name comes before all others on the PATH of a login; `text` is the whole of it."""
+        own = self.folder / "own-programs"
+        own.mkdir(exist_ok=True)
+        (own / name).write_text(text)
+        (own / name).chmod(0o755)
+        if not self._path.startswith(f"{own}:"):
+            self._path = f"{own}:{self._path}"
+            self._write_shell()
 
     def noisy(
         self, text: str = "*** Authorized use only ***\\n\\033[31mlast login: today\\033[0m\\n@{json?}"
