@@ -21,7 +21,7 @@ from fleet_lab import processes
 from fleet_lab.host import Host, free_port
 from fleet_lab.lab import Lab
 
-from fleet_controller.hosts import release as releases
+from fleet_controller.hosts.install import release as releases
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import LISTEN_TIMEOUT_S, Machine, Machines
@@ -186,10 +186,12 @@ def test_an_agent_that_never_listens_is_reported_found_and_stopped(hand: Callabl
     assert gone(pid)
 
 
-def test_an_agent_that_was_killed_is_seen_as_dead_and_started_anew(hand: Callable[..., Hand]) -> None:
+def test_what_an_agent_left_behind_is_gone_before_another_starts(hand: Callable[..., Hand]) -> None:
     one = hand(double_fork=True)
     run = one.start("a1")
     pid = one.pid(run)
+    supervisor = [p for p in processes.everyone() if str(one.run / "supervise.py") in p.command]
+    processes.end(supervisor)  # or it would start the agent again
     os.kill(pid, signal.SIGKILL)
     assert gone(pid)
     agent = one.machine.probe().agent

@@ -23,21 +23,37 @@ def load(name, text):
 def parcel(errand: str) -> str:
     """`errand` is the name of a file in keeper/errands. The caller appends `run('JSON')`."""
     door = f"{_PACKAGE}.errands.{errand}"
-    ordered: dict[str, str] = {}
-    for name in (_MAIN, door):
-        _collect(name, ordered)
+    ordered = _ordered(errand)
     # Python reads a JSON text of ASCII as what it is: a string literal.
     loads = [f"load({json.dumps(name)}, {json.dumps(text)})" for name, text in ordered.items()]
     last = f"run = lambda text: sys.modules[{_MAIN!r}].main(sys.modules[{door!r}].errand, text)"
     return "\n".join([_LOADER, *loads, last, ""])
 
 
+@cache
+def may_become_root(errand: str) -> bool:
+    """Whether it has what it takes to run something as root, and so is to be told sudo's password."""
+    return f"{_PACKAGE}.elevation" in _ordered(errand)
+
+
+def _ordered(errand: str) -> dict[str, str]:
+    ordered: dict[str, str] = {}
+    for name in (_MAIN, f"{_PACKAGE}.errands.{errand}"):
+        _collect(name, ordered)
+    return ordered
+
+
+def module_text(name: str) -> str:
+    """The text of one of the keeper's modules, by its name below the keeper."""
+    path = Path(keeper.__file__).parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").read_text("ascii")
+
+
 def _collect(name: str, ordered: dict[str, str]) -> None:
     """Put the module `name` into `ordered` behind everything of the keeper that it imports."""
     if name in ordered:
         return
-    path = Path(keeper.__file__).parent.joinpath(*name.removeprefix(_PACKAGE + ".").split("."))
-    text = path.with_suffix(".py").read_text("ascii")
+    text = module_text(name.removeprefix(_PACKAGE + "."))
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_PACKAGE + "."):
             _collect(str(node.module), ordered)

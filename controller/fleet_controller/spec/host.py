@@ -100,6 +100,15 @@ class SshSpec(Part):
     )
 
 
+class LimitsSpec(Part):
+    """What the agent and all its processes may use together; what is not set is not limited."""
+
+    memory: Size | None = Field(default=None, description="Memory of the machine, as 64GiB.")
+    cpus: float | None = Field(default=None, gt=0, description="CPU time, in CPUs: 3.5 is three and a half.")
+    tasks: int | None = Field(default=None, ge=16, description="Processes and threads.")
+    open_files: int | None = Field(default=None, ge=64, description="Open files of each process.")
+
+
 class AgentSpec(Part):
     """The server that runs on a host."""
 
@@ -128,6 +137,16 @@ class AgentSpec(Part):
         default=RecycleSpec(), description="When workers are replaced, for models that leak memory."
     )
     telemetry: TelemetrySpec = Field(default=TelemetrySpec(), description="Where traces are sent.")
+    supervisor: Literal["auto", "systemd", "systemd-user", "process"] = Field(
+        default="auto",
+        description='What keeps the agent running: a unit of "systemd" (root or sudo), of the user\'s own '
+        '("systemd-user"), or a small "process" of ours; "auto": the first that can be had, local hosts: process.',
+    )
+    limits: LimitsSpec = Field(default=LimitsSpec(), description="What the agent may use of the machine.")
+    writable: tuple[Annotated[str, AfterValidator(remote_path)], ...] = Field(
+        default=(),
+        description="Folders that models write to, caches of their own; a system unit can write nowhere else.",
+    )
 
 
 class InstallSpec(Part):

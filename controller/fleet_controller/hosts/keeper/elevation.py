@@ -66,15 +66,32 @@ class Elevation:
         self._way = "sudo with password"
         return result
 
+    def dressed(self, argv: list[str]) -> tuple[list[str], bytes]:
+        """For a program whose output is to be read while it runs: what to start, and what goes to its stdin first.
+
+        Raises Trouble("sudo").
+        """
+        way = self.way()
+        if way == "root":
+            return argv, b""
+        sudo = shutil.which("sudo", path=os.environ.get("PATH", "") + ":" + PATH) or "sudo"
+        if way == "sudo":
+            return [sudo, "-n", "--", *argv], b""
+        assert self._password is not None
+        return [sudo, "-k", "-S", "-p", "", "--", *argv], self._password.encode() + b"\n"
+
 
 def elevation_of(args: dict[str, Any]) -> Elevation:
     """As the errand's arguments have it: `sudo_password`, which may be missing."""
     return Elevation(args.get("sudo_password"))
 
 
-def done(argv: list[str], stdin: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+def done(
+    argv: list[str], stdin: bytes, timeout_s: float, more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run it and wait; 127 where it is not there. `more` is added to the environment."""
     # sudo's own words are looked at, so they must not be translated.
-    env = dict(os.environ, LC_ALL="C", PATH=os.environ.get("PATH", "") + ":" + PATH)
+    env = dict(os.environ, LC_ALL="C", PATH=os.environ.get("PATH", "") + ":" + PATH, **(more or {}))
     try:
         return subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout_s, env=env)
     except subprocess.TimeoutExpired:

@@ -1,22 +1,24 @@
-"""The end of the agent's log."""
+"""The agent's output: a file of ours, or the journal where systemd runs it."""
 
 from __future__ import annotations
 
+from fleet_controller.hosts.keeper.elevation import Elevation
+from fleet_controller.hosts.keeper.growth import Growth
 from fleet_controller.hosts.keeper.place import Place
+from fleet_controller.hosts.keeper.supervision.choice import present
+from fleet_controller.hosts.keeper.supervision.journal import Journal
+from fleet_controller.hosts.keeper.supervision.systemd import Systemd
 
 TAIL_LIMIT = 1024 * 1024
 
 
-def text_tail(path: str, lines: int) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - TAIL_LIMIT))
-            text = file.read(TAIL_LIMIT).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+def log_of(place: Place, root: Elevation) -> Growth | Journal:
+    """Where the agent's output is to be read: both can tell their end, and what came behind a cursor."""
+    supervision = present(place, root)
+    if isinstance(supervision, Systemd):
+        return Journal(supervision.name, supervision.root)
+    return Growth(place.log)
 
 
-def last_words(place: Place) -> str:
-    return " / ".join(text_tail(place.log, 8).splitlines())[-1200:] or "none"
+def last_words(place: Place, root: Elevation) -> str:
+    return " / ".join(log_of(place, root).end(8)[0])[-1200:] or "none"

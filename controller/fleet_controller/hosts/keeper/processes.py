@@ -14,9 +14,10 @@ from fleet_controller.hosts.keeper.files import read
 class Process:
     """One process at one time: `ticks` (start time, field 22 of stat) tells it from a later one of the same pid."""
 
-    def __init__(self, pid: int, state: str, session: int, ticks: int) -> None:
+    def __init__(self, pid: int, state: str, parent: int, session: int, ticks: int) -> None:
         self.pid = pid
         self.state = state
+        self.parent = parent
         self.session = session
         self.ticks = ticks
         self.action: str | None = None
@@ -64,12 +65,26 @@ def process(pid: int) -> Process | None:
     fields = text[text.rindex(")") + 2 :].split()
     if fields[0] in "ZX":
         return None
-    return Process(pid, fields[0], int(fields[3]), int(fields[19]))
+    return Process(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def all_processes() -> list[Process]:
     found = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return [p for p in found if p is not None]
+
+
+def below(pid: int, everyone: list[Process]) -> list[Process]:
+    """Every living process that descends from `pid`, itself left out."""
+    children: dict[int, list[Process]] = {}
+    for one in everyone:
+        children.setdefault(one.parent, []).append(one)
+    found: list[Process] = []
+    next_ones = [pid]
+    while next_ones:
+        for one in children.get(next_ones.pop(), []):
+            found.append(one)
+            next_ones.append(one.pid)
+    return found
 
 
 def boot_id() -> str:

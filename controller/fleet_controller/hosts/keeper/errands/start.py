@@ -4,56 +4,70 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
 import time
 from typing import Any
 
-from fleet_controller.hosts.keeper.ending import end
-from fleet_controller.hosts.keeper.files import Lock, folder, remove, write
-from fleet_controller.hosts.keeper.interpreter import python_of
+from fleet_controller.hosts.keeper.elevation import Elevation, elevation_of
+from fleet_controller.hosts.keeper.ending import Own, end
+from fleet_controller.hosts.keeper.files import Lock, folder, read_json, remove, write
 from fleet_controller.hosts.keeper.logs import last_words
 from fleet_controller.hosts.keeper.place import MARKER, ROOT_MARKER, Place
 from fleet_controller.hosts.keeper.processes import holder, listeners
-from fleet_controller.hosts.keeper.release import intact, not_installed
+from fleet_controller.hosts.keeper.readiness import ready_python
+from fleet_controller.hosts.keeper.release import not_installed
+from fleet_controller.hosts.keeper.room import look_before_start
 from fleet_controller.hosts.keeper.speech import Trouble
-
-LOG_LIMIT = 10 * 1024 * 1024
+from fleet_controller.hosts.keeper.supervision.choice import chosen, note, present
+from fleet_controller.hosts.keeper.supervision.contract import Launch, Supervision
+from fleet_controller.hosts.keeper.supervision.unit import home_word
 
 
 def errand(args: dict[str, Any]) -> dict[str, Any]:
-    """Start the agent of this action, once, and wait until it listens."""
+    """The run file, and `notes`: what an operator should know. Starts the agent of this action, once."""
     place = Place(args)
     if not os.path.isdir(place.root):
         raise not_installed(args["key"])
     folder(place.run)
+    root = elevation_of(args)
     with Lock(os.path.join(place.run, "lock"), args["wait_s"]):
-        own = place.processes()
-        agent = place.agent(own)
-        if agent is not None and agent.action != args["action_id"]:
+        supervision = present(place, root)
+        own = Own(place, supervision)
+        agent = place.agent(own.living())
+        supervised = supervision.state().alive
+        action = agent.action if agent is not None else (read_json(place.config) or {}).get("action_id")
+        if (agent is not None or supervised) and action != args["action_id"]:
+            what = (
+                agent.name() if agent is not None else f"its supervisor ({supervision.kind}) starts it again"
+            )
             raise Trouble(
                 "conflict",
-                f"an agent of another start ({agent.action}) already runs: {agent.name()}",
+                f"an agent of another start ({action}) already runs: {what}",
                 "Stop that one first; two agents on one host would share its device",
             )
-        if agent is not None:
-            return await_listening(place, args, None)
-        end(own)  # an agent that died may have left children that hold the device
-        if not intact(place, args["key"]):
-            raise not_installed(args["key"])
-        python, base = python_of(place, args)
-        if base and not os.path.exists(os.path.join(base, "environment.json")):
-            raise not_installed(args["key"])
+        if agent is not None or supervised:
+            return dict(await_listening(place, args, supervision, root), notes=[])
+        end(own, supervision)  # an agent that died may have left children that hold the device
+        supervision.clear()
+        python = ready_python(place, args)
         taken = listeners(args["port"]) if args["port"] else {}
         if taken:
             raise Trouble(
                 "port",
-                f"port {args['port']} is already taken by {holder(taken)}",
+                "port {} is already taken by {}".format(args["port"], holder(taken)),
                 "Stop that process, or give the host another agent.port",
             )
-        return await_listening(place, args, launch(place, args, python))
+        notes = look_before_start(place, args["config"])
+        supervision = chosen(place, args["supervisor"], root)
+        note(place, supervision)
+        notes += supervision.launch(launch_of(place, args, python))
+        run = await_listening(place, args, supervision, root)
+        keep_port(place, run)
+        return dict(run, notes=notes)
 
 
-def launch(place: Place, args: dict[str, Any], python: str) -> subprocess.Popen[bytes]:
+def launch_of(place: Place, args: dict[str, Any], python: str) -> Launch:
+    """Write what the agent reads, and say what is to run."""
     release = place.path("releases", args["key"])
     config = args["config"]
     token = os.path.join(place.run, "token")
@@ -64,56 +78,76 @@ def launch(place: Place, args: dict[str, Any], python: str) -> subprocess.Popen[
     remove(place.run_file)
     write(token, args["token"])
     write(place.config, json.dumps(config, indent=1))
-    try:
-        if os.path.getsize(place.log) > LOG_LIMIT:
-            os.replace(place.log, place.log + ".1")
-    except FileNotFoundError:
-        pass
+    cache = folder(place.root, "cache")
     env = dict(os.environ, PYTHONPATH=os.path.join(release, "lib"), PYTHONUNBUFFERED="1")
     env[MARKER] = place.owner + args["action_id"]
     env[ROOT_MARKER] = place.root
-    log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        argv = [python, "-m", "fleet_agent", "--config", place.config]
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=place.run,
-            env=env,
-            start_new_session=True,
-            close_fds=True,
-        )
-    except OSError as error:
-        raise Trouble("start", f"{python} cannot be run: {error}", "Check install.interpreter") from None
-    finally:
-        os.close(log)
+    # Where what was compiled is kept: the usual places in the home are read-only for a hardened unit.
+    for name, below in (("CUDA_CACHE_PATH", "cuda"), ("TRITON_CACHE_DIR", "triton")):
+        env.setdefault(name, os.path.join(cache, below))
+    program = shutil.which(python) or python
+    needed = [*paths_in(config), place.shared, os.path.realpath(program), program]
+    if args["interpreter"]:
+        needed.append(os.path.expanduser("~"))  # what it imports may lie in ~/.local
+    writable = [place.run, cache, *(os.path.expanduser(path) for path in args["writable"])]
+    downloads = os.path.expanduser("~/.cache")
+    if home_word([*needed, *writable]) == "read-only" and os.path.isdir(downloads):
+        writable.append(downloads)
+    return Launch(
+        argv=[program, "-m", "fleet_agent", "--config", place.config],
+        env=env,
+        limits=args["limits"],
+        drain_s=float(config["drain_timeout_s"]),
+        port=args["port"],
+        needed=needed,
+        writable=writable,
+        program=args["program"],
+    )
+
+
+def paths_in(value: Any) -> list[str]:
+    """Every absolute path in the configuration."""
+    if isinstance(value, str):
+        return [value] if value.startswith("/") else []
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [path for one in value for path in paths_in(one)] if isinstance(value, list) else []
+
+
+def keep_port(place: Place, run: dict[str, Any]) -> None:
+    """Where the system chose the port, a later restart takes the same one: its clients know that."""
+    config = read_json(place.config) or {}
+    address, _, port = str(config.get("listen", "")).rpartition(":")
+    if port == "0":
+        write(place.config, json.dumps(dict(config, listen="{}:{}".format(address, run["port"])), indent=1))
 
 
 def await_listening(
-    place: Place, args: dict[str, Any], child: subprocess.Popen[bytes] | None
+    place: Place, args: dict[str, Any], supervision: Supervision, root: Elevation
 ) -> dict[str, Any]:
-    """The run file of this action's living agent. `child` is given where this keeper started it."""
+    """The run file of this action's living agent."""
     until = time.monotonic() + args["wait_s"]
     pause = 0.01
     while True:
         run, one = place.recorded()
         if one is not None and run.get("action_id") == args["action_id"]:
             return run
-        ended = child.poll() is not None if child is not None else place.agent() is None
-        if ended:
-            how = "" if child is None else f" with exit status {child.returncode}"
+        state = supervision.state()
+        # One that ended before it ever listened would only do so again.
+        if not state.alive or (state.restarts and not run):
+            words = last_words(place, root)
+            how = f" with {state.last}" if state.last else ""
+            supervision.kill()
             raise Trouble(
                 "start",
-                f"the agent ended{how} before it listened; its last words: {last_words(place)}",
+                f"the agent ended{how} before it listened; its last words: {words}",
                 "Mend what it says, then start again; `fleetctl logs` shows more",
             )
         if time.monotonic() >= until:
             raise Trouble(
                 "start",
                 "the agent does not listen after {:.0f} s; its last words: {}".format(
-                    args["wait_s"], last_words(place)
+                    args["wait_s"], last_words(place, root)
                 ),
                 "It is left running: wait for it, or stop it; `fleetctl logs` shows more",
             )
