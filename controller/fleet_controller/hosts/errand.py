@@ -7,10 +7,11 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fleet_controller.hosts.between import Between
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure, brief, printable
 from fleet_controller.hosts.parcel import parcel
-from fleet_controller.hosts.transport import Result, Transport
+from fleet_controller.hosts.transport import Hear, Result, Transport
 
 # An answer of at most 1 MiB, behind as much noise; Output keeps the end of what was said.
 _OUTPUT_LIMIT = 3 * 1024 * 1024
@@ -24,18 +25,26 @@ def run_errand(
     args: Mapping[str, Any],
     timeout_s: float | None = None,
     progress: Callable[[str], None] | None = None,
+    streams: tuple[Hear, Hear] | None = None,
 ) -> dict[str, Any]:
     """The keeper's answer. `python` runs the keeper; secrets in `args` travel on its stdin only.
 
+    `streams` hear the stdout and the stderr of what the errand runs for an operator, as they come.
     Raises HostFailure: what the keeper reports, or why it could not run.
     """
     nonce = f"@fleetctl-{secrets.token_hex(8)}@"
     text = json.dumps({**args, "nonce": nonce})
     stdin = f"{parcel(errand)}run({json.dumps(text)})\n".encode()
-    said = _Said(nonce.encode(), progress)
-    result = transport.run(
-        Command((python, "-I", "-S", "-"), stdin, timeout_s=timeout_s, output_limit=_OUTPUT_LIMIT), said.hear
-    )
+    command = Command((python, "-I", "-S", "-"), stdin, timeout_s=timeout_s, output_limit=_OUTPUT_LIMIT)
+    if streams is None:
+        result = transport.run(command, _Said(nonce.encode(), progress).hear)
+    else:
+        out, err = (Between(nonce.encode(), hear) for hear in streams)
+        try:
+            result = transport.run(command, out.add, err.add)
+        finally:
+            out.close()
+            err.close()
     return _answer(host, python, nonce, result)
 
 

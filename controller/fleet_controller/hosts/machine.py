@@ -444,6 +444,10 @@ class Machines:
                 self._machines[name] = Machine(self._spec, host, own, power, self._stock, place, self._sudo)
             return self._machines[name]
 
+    def reaching_s(self, name: str) -> float:
+        """For how many seconds a connection to it has been tried by now; 0: it is there, or nobody tries."""
+        return self._connections.reaching_s(name)
+
     def _transport(self, host: HostSpec) -> Transport:
         if host.is_local:
             return LocalTransport(host.name, withheld=self._secrets)
