@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +117,27 @@ def fleet_file(ctx: typer.Context) -> Path:
     return discovery.find(flag, os.environ, Path.cwd())
 
 
-def ask(fleet: Fleet, journal: Journal, kind: str, **arguments: Any) -> str:
-    """Have the controller do something and return what it answered.
+def ask(
+    fleet: Fleet,
+    journal: Journal,
+    kind: str,
+    begin: Callable[[], None] = lambda: None,
+    **arguments: Any,
+) -> str:
+    """Have the controller do something and return what it answered. `begin` starts it, once the request lies there:
+    a controller that comes up finds it before it does anything else.
 
     Raises Failed where it refuses or does not answer; the request is then taken back. Raises Interrupted on Ctrl-C.
     """
     request = journal.ask(kind, **arguments)
     controller = fleet.controller()
-    deadline = time.monotonic() + ANSWER_TIMEOUT_S
     try:
+        try:
+            begin()
+        except Exception:  # whatever kept it from starting: nobody is to find the request later
+            journal.withdraw(request)
+            raise
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
             answer = journal.answer(request)
             if answer is not None and answer.done:
@@ -145,3 +157,10 @@ def ask(fleet: Fleet, journal: Journal, kind: str, **arguments: Any) -> str:
     except KeyboardInterrupt:
         journal.withdraw(request)
         raise Interrupted("interrupted; the request was taken back, nothing was asked of the fleet") from None
+
+
+def drop_left_requests(fleet: Fleet, journal: Journal) -> None:
+    """Take back what was asked of a controller that does not run: whoever asked it was killed, or has given up."""
+    if fleet.controller().find() is None:
+        for request in journal.asked():
+            journal.withdraw(request.id)

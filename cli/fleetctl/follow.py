@@ -33,11 +33,12 @@ def until(
     goal: str,
     after: int,
     timeout_s: float,
+    pulse_check: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], bool]:
     """The picture in which `settled` holds, and False; or after `timeout_s` the last one, and True.
 
-    Events with an id above `after` are told as they come. Raises Failed when the controller ends, or when somebody
-    asks for the opposite of `goal` meanwhile.
+    Events with an id above `after` are told as they come. Raises Failed when the controller ends, when somebody
+    asks for the opposite of `goal` meanwhile, and where `pulse_check` does.
     """
     controller = fleet.controller()
     deadline = time.monotonic() + timeout_s
@@ -60,6 +61,7 @@ def until(
                 return status, True
             if time.monotonic() > pulse:
                 pulse = time.monotonic() + PULSE_S
+                pulse_check()
                 if controller.find() is None:
                     raise Failed(
                         f"the controller ended: {controller.last_words()}; "

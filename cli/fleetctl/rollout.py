@@ -80,17 +80,33 @@ def states(hosts: Mapping[str, Mapping[str, Any]]) -> set[HostState]:
     return {HostState(host["state"]) for host in hosts.values()}
 
 
-class Rising:
-    """`up`, and `scale` upward or downward: until each pool has what it should have, or no more can be had."""
+def operation(status: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """What the controller says of the operation that a command began; None: nothing."""
+    told = status.get("operation")
+    return dict(told) if told and key and told.get("id") == key else None
 
-    def __init__(self, ledger: Ledger, pools: Iterable[str], servers: int | None = None) -> None:
+
+class Rising:
+    """`up`, and `scale` upward or downward: until each pool has what it should have, or no more can be had.
+
+    `operation` names the `up` that the controller is to tell the end of; one that tells nothing is judged by what is
+    seen of the hosts.
+    """
+
+    def __init__(
+        self, ledger: Ledger, pools: Iterable[str], servers: int | None = None, operation: str = ""
+    ) -> None:
         self.ledger = ledger
         self.pools = frozenset(pools)
+        self.operation = operation
         self._servers = servers
 
     def settled(self, status: Mapping[str, Any]) -> bool:
         if not self.ledger.see(status):
             return False
+        told = operation(status, self.operation)
+        if told is not None:
+            return bool(told["outcome"])
         mine = [pool for pool in status.get("pools", []) if pool["name"] in self.pools]
         if (
             status.get("goal") != "up"
@@ -145,7 +161,26 @@ class Rising:
             if pool["name"] in self.pools and pool["ready"] < (pool.get("desired") or 0)
         ]
 
+    def _named_exit_code(self, status: Mapping[str, Any], told: Mapping[str, Any]) -> int:
+        """Of an `up` for some hosts only: how many servers the pools have is not its business."""
+        if not told["failed"] and not told["left"]:
+            return OK
+        named = frozenset(told["planned"] or told["hosts"])
+        hosts = {n: h for n, h in self.ledger.of_interest(status).items() if n in named}
+        if told["outcome"] == "halted" or any(h["state"] == HostState.READY for h in hosts.values()):
+            return PARTLY
+        return UNREACHABLE if states(hosts) == {HostState.UNREACHABLE} else FAILED
+
     def exit_code(self, status: Mapping[str, Any], timed_out: bool = False) -> int:
+        told = operation(status, self.operation)
+        if (
+            told is not None
+            and told["outcome"]
+            and (told["hosts"] is not None or told["planned"] is not None)
+        ):
+            return self._named_exit_code(status, told)
+        if told is not None and told["outcome"] == "halted":
+            return PARTLY
         ready = sum(pool["ready"] for pool in status.get("pools", []) if pool["name"] in self.pools)
         if not self.short(status) and not timed_out:
             return PARTLY if self.ledger.failures else OK
@@ -161,13 +196,25 @@ class Rising:
 
 
 class Falling:
-    """`down`: until every host is off, or those that are not can't be reached or stopped."""
+    """`down`: until every host is off, or those that are not can't be reached or stopped.
 
-    def __init__(self, ledger: Ledger) -> None:
+    `operation` as for Rising; `limited`: only the ledger's hosts are to go, and the fleet stays up.
+    """
+
+    def __init__(self, ledger: Ledger, operation: str = "", limited: bool = False) -> None:
         self.ledger = ledger
+        self.operation = operation
+        self._limited = limited
 
     def settled(self, status: Mapping[str, Any]) -> bool:
-        if not self.ledger.see(status) or status.get("goal") != "down":
+        if not self.ledger.see(status):
+            return False
+        told = operation(status, self.operation)
+        if told is not None and told["outcome"] == "halted":
+            return True
+        if self._limited:
+            return told is not None and bool(told["outcome"])
+        if status.get("goal") != "down":
             return False
         left = states(self.left(status))
         return not left or (left <= BROKEN and self.ledger.same_for(PATIENCE_INTERVALS))
@@ -176,12 +223,17 @@ class Falling:
         """The hosts that are not off."""
         return {n: h for n, h in self.ledger.of_interest(status).items() if h["state"] != HostState.OFF}
 
+    def halted(self, status: Mapping[str, Any]) -> bool:
+        """Whether it began nothing more because too many hosts had failed."""
+        told = operation(status, self.operation)
+        return told is not None and told["outcome"] == "halted"
+
     def exit_code(self, status: Mapping[str, Any], timed_out: bool = False) -> int:
         left = self.left(status)
         if not left:
             return OK
         stopped = [n for n, state in self.ledger.touched.items() if state == HostState.OFF]
-        if stopped:
+        if stopped or self.halted(status):
             return PARTLY
         if timed_out:
             return FAILED

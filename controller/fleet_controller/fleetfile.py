@@ -32,14 +32,20 @@ class FleetFile:
     def load(self) -> FleetSpec:
         """Read it now. Raises SpecError."""
         content = self._content()
-        self._loaded = self._seen = _checksum(content)
+        self._loaded = self._seen = None if content is None else checksum(content)
         spec = load(self.path, content)
         self._read = content
         return spec
 
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what was loaded last; "": nothing was."""
+        return self._loaded or ""
+
     def changed(self) -> bool:
         """Whether it differs from what was loaded last, and has come to rest."""
-        now = _checksum(self._content())
+        content = self._content()
+        now = None if content is None else checksum(content)
         settled = now == self._seen
         self._seen = now
         return settled and now is not None and now != self._loaded
@@ -95,5 +101,6 @@ def last_good(path: Path, folder: Path | None = None) -> FleetSpec | None:
     return None
 
 
-def _checksum(content: bytes | None) -> str | None:
-    return None if content is None else hashlib.sha256(content).hexdigest()
+def checksum(content: bytes) -> str:
+    """Names one version of a fleet file."""
+    return hashlib.sha256(content).hexdigest()

@@ -259,7 +259,12 @@ class Loop:
         begun = []
         most = course.parallel
         for step in course.admitted(wanted):
-            if step.kind != "inspect" and most is not None and len(acting) >= most:
+            if (
+                step.kind != "inspect"
+                and most is not None
+                and len(acting) >= most
+                and len(acting - self._actuator.stuck(self._site)) >= most
+            ):
                 continue
             if self._actuator.submit(step, self._site, most):
                 begun.append(step)

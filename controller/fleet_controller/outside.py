@@ -15,9 +15,11 @@ from fleet_controller.actuate import Site, open_site
 from fleet_controller.actuate.actuator import Spawn, in_thread
 from fleet_controller.clock import Clock
 from fleet_controller.door.keeper import Doorkeeper
+from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.journal import Journal
 from fleet_controller.observe import Observer
 from fleet_controller.pulse import Pulse
+from fleet_controller.releasebook import ReleaseBook
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
 
@@ -50,14 +52,27 @@ class Outside:
 
 
 def real(
-    spec: FleetSpec, journal: Journal, folder: StateFolder, executor: Executor, clock: Clock, pulse: Pulse
+    spec: FleetSpec,
+    journal: Journal,
+    folder: StateFolder,
+    executor: Executor,
+    clock: Clock,
+    pulse: Pulse,
+    sudo: SudoPassword | None = None,
 ) -> Outside:
     """The system's clock, hosts over SSH, the balancer's process, threads. Agents are asked on `executor`."""
     return Outside(
         clock,
         Observer(executor),
         Doorkeeper(spec, folder, journal, clock),
-        lambda wanted: open_site(wanted, folder),
+        lambda wanted: _opened(wanted, folder, sudo),
         in_thread,
         pulse,
     )
+
+
+def _opened(spec: FleetSpec, folder: StateFolder, sudo: SudoPassword | None) -> Site:
+    """Raises HostFailure when a release can't be built."""
+    site = open_site(spec, folder, sudo)
+    ReleaseBook(folder).note(site)
+    return site

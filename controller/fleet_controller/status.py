@@ -34,6 +34,7 @@ class Picture:
     latencies: HostLatencies
     power: Mapping[str, Seen] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)
+    operation: Mapping[str, Any] | None = None
 
     def draw(self, now: float) -> dict[str, Any]:
         """The status as JSON."""
@@ -55,6 +56,7 @@ class Picture:
                 "running": self.observation is not None and self.observation.balancer is not None,
                 "error": down,
             },
+            "operation": None if self.operation is None else dict(self.operation),
             "pools": [self._pool(pool, now) for pool in self.spec.pools],
             "hosts": [
                 self._host(name, pool, in_flight.get(name, 0), now)

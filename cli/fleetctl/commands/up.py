@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fleetctl import follow
+from fleetctl.bounds import bounds_of, limit_of
 from fleetctl.commands import plan
-from fleetctl.commands.options import DryRun, Timeout, Wait, Yes
-from fleetctl.failure import FAILED, Interrupted
-from fleetctl.fleet import Fleet, ask
+from fleetctl.commands.options import DryRun, Limit, MaxFail, Parallel, Timeout, Wait, Yes
+from fleetctl.failure import FAILED, USAGE, Failed, Interrupted
+from fleetctl.fleet import Fleet, ask, drop_left_requests
+from fleetctl.operator import only_operator, still_ours
 from fleetctl.render import rollout as render
 from fleetctl.render import terminal
 from fleetctl.render.output import Form
 from fleetctl.render.text import clean
-from fleetctl.rollout import Ledger, Rising
+from fleetctl.rollout import Ledger, Rising, operation
 
 if TYPE_CHECKING:
+    from fleet_controller.foresight.planfile import PlanFile
     from fleet_controller.journal import Journal
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -28,8 +33,17 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def up(
     ctx: typer.Context,
+    plan_file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PLAN]", help="A file of `fleetctl plan --out`: do exactly that.", show_default=False
+        ),
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    limit: Limit = None,
+    parallel: Parallel = None,
+    max_fail: MaxFail = None,
     wait: Wait = True,
     timeout: Timeout = 600.0,
     trust_on_first_use: Annotated[
@@ -49,37 +63,104 @@ def up(
 ) -> None:
     """Start the balancer and the controller, and wait until every pool has the hosts that it should have.
 
-    Safe to run again at any time: what runs already is left alone. The only question is whether to trust new
-    host keys, and only after --trust-on-first-use on a terminal; --yes answers it.
+    Safe to run again at any time: what runs already is left alone. With a PLAN exactly what it says is done, or nothing
+    where something moved since. The only question is whether to trust new host keys, and only after
+    --trust-on-first-use on a terminal; --yes answers it.
     """
     fleet = Fleet.of(ctx)
+    applied = None if plan_file is None else _read(plan_file, fleet)
+    if applied is not None and limit:
+        raise Failed("a plan says by itself which hosts it touches; give --limit to `fleetctl plan`", USAGE)
+    hosts = limit_of(fleet.spec, limit) if applied is None else _listed(applied.limit)
     if dry_run:
-        plan.tell(fleet, Form.TABLE)
+        plan.tell(fleet, Form.TABLE, hosts)
+        if applied is not None:
+            _refuse_moved(fleet, applied)
         return
     if trust_on_first_use:
         _trust(fleet, yes)
+    if applied is not None:
+        _refuse_moved(fleet, applied)
+        if not applied.planned and fleet.controller_runs():
+            typer.echo("the plan has nothing to do, and it still fits", err=True)
+            return
     fleet.folder.ensure()
-    with fleet.journal() as journal:
+    command = " ".join(
+        ["fleetctl up", *([plan_file.name] if plan_file else []), *_shown(hosts if limit else None)]
+    )
+    with fleet.journal() as journal, only_operator(fleet, journal, command) as hold:
         after = follow.newest_event(journal)
         asked_at = time.time()
         if allow_mass_removal:
             journal.allow_removal(host.name for host in fleet.spec.hosts)
-        with fleet.folder.lock("operator"):
-            _start_daemons(fleet)
-            typer.echo(clean(ask(fleet, journal, "up")), err=True)
+        bounds = bounds_of(hosts, parallel, max_fail, by=f"{hold.holder.user}@{hold.holder.machine}")
+        request: dict[str, Any] = {"bounds": bounds}
+        if applied is not None:
+            request = {
+                "bounds": {**bounds, "planned": dict(applied.planned)},
+                "basis": applied.basis.model_dump(mode="json"),
+            }
+        drop_left_requests(fleet, journal)
+        typer.echo(clean(ask(fleet, journal, "up", lambda: _start_daemons(fleet), **request)), err=True)
         if not wait:
             typer.echo("watch it with: fleetctl status --watch", err=True)
             return
         rising = Rising(
             Ledger([h for p in fleet.spec.pools for h in p.hosts], asked_at, fleet.spec.controller.interval),
             [p.name for p in fleet.spec.pools],
+            operation=bounds["id"],
         )
-        raise typer.Exit(_watch(fleet, journal, rising, after, timeout))
+        raise typer.Exit(_watch(fleet, journal, rising, after, timeout, lambda: still_ours(hold)))
 
 
-def _watch(fleet: Fleet, journal: Journal, rising: Rising, after: int, timeout_s: float) -> int:
+def _read(file: Path, fleet: Fleet) -> PlanFile:
+    """Raises Failed."""
+    from fleet_controller.foresight.planfile import BadPlan, opened
+
     try:
-        status, late = follow.until(fleet, journal, rising.ledger, rising.settled, "up", after, timeout_s)
+        return opened(file.read_text(), str(file), fleet.spec.fleet)
+    except BadPlan as bad:
+        raise Failed(clean(str(bad)), USAGE) from bad
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Failed(
+            f"{file}: the plan can't be read: {why}; make one: fleetctl plan --out {file}", USAGE
+        ) from error
+
+
+def _refuse_moved(fleet: Fleet, applied: PlanFile) -> None:
+    """Before anything is started. The controller looks once more, for it alone moves hosts. Raises Failed."""
+    from fleet_controller.fleetfile import checksum
+    from fleet_controller.foresight.basis import stale
+    from fleet_controller.preview import moved
+
+    file = checksum(fleet.spec.source.read_bytes())
+    with plan.readable(fleet) as known, known.journal() as journal:
+        found = moved(known.spec, journal, known.folder, file, applied.basis)
+    if found:
+        raise Failed(clean(stale(found)))
+
+
+def _listed(limit: tuple[str, ...] | None) -> list[str] | None:
+    return None if limit is None else list(limit)
+
+
+def _shown(hosts: list[str] | None) -> list[str]:
+    return [] if hosts is None else [f"--limit {','.join(hosts[:3])}{',...' if len(hosts) > 3 else ''}"]
+
+
+def _watch(
+    fleet: Fleet,
+    journal: Journal,
+    rising: Rising,
+    after: int,
+    timeout_s: float,
+    pulse_check: Callable[[], None],
+) -> int:
+    try:
+        status, late = follow.until(
+            fleet, journal, rising.ledger, rising.settled, "up", after, timeout_s, pulse_check
+        )
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted; the controller goes on bringing the fleet up. "
@@ -88,6 +169,7 @@ def _watch(fleet: Fleet, journal: Journal, rising: Rising, after: int, timeout_s
     render.failures(rising.ledger.failures, sys.stderr)
     if late:
         render.pending(rising, status, timeout_s, sys.stderr)
+    render.unfinished(operation(status, rising.operation), sys.stderr)
     code = rising.exit_code(status, late)
     render.summary(fleet.spec, status, sys.stdout)
     return code

@@ -24,6 +24,22 @@ def failures(errors: Mapping[str, str], stream: TextIO) -> None:
         show(text if text.startswith(f"{host}:") else f"{host}: {text}", stream=stream)
 
 
+def unfinished(told: Mapping[str, Any] | None, stream: TextIO) -> None:
+    """What an operation did not come to, and how to go on."""
+    if told is None or not told["left"]:
+        return
+    names, command = sorted(told["left"]), f"fleetctl {told['kind']}"
+    listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+    if told["outcome"] == "halted":
+        many = len(told["failed"])
+        text = (
+            f"{many} host{'s' * (many != 1)} failed, so nothing more was begun; left as they are: {listed}. "
+        )
+        show(f"{text}Mend what failed, then `{command}` goes on", stream=stream)
+    else:
+        show(f"not done: {listed}; `fleetctl plan` says what is still to do", stream=stream)
+
+
 def pending(rising: Rising, status: Mapping[str, Any], timeout_s: float, stream: TextIO) -> None:
     """What was still missing when the time was up."""
     pools = rising.short(status)

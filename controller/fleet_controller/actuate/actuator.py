@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from fleet_controller.actuate.circuit import Circuits
 from fleet_controller.actuate.hands import POLL_S, Hands, look_delay_s, retry_delay_s, told, words, work_on
@@ -21,6 +22,11 @@ from fleet_controller.pulse import ACTION_S
 log = logging.getLogger(__name__)
 
 Spawn = Callable[[str, Callable[[], None]], None]
+
+# A host that has not answered for so long takes nobody's place: a rack that is dark must not hold up the others.
+STUCK_S = 1.0
+# So many may be waited for at once all the same: each is a thread.
+MOST_STUCK = 256
 
 
 def in_thread(name: str, work: Callable[[], None]) -> None:
@@ -40,6 +46,7 @@ class Actuator:
         self._lock = threading.Lock()
         self._waiting: dict[str, str] = {}
         self._circuits: Circuits | None = None
+        self._counting = False
 
     def waiting(self) -> dict[str, str]:
         """Hosts that would be started and wait for others of their circuit, with the reason; since `plan_anew`."""
@@ -55,13 +62,21 @@ class Actuator:
         with self._lock:
             return frozenset(self._running)
 
+    def stuck(self, site: Site) -> frozenset[str]:
+        """Those of `busy` that somebody tries to connect to, and has for STUCK_S: they do not count as worked on."""
+        late = (host for host in self.busy() if site.machines.reaching_s(host) > STUCK_S)
+        return frozenset(islice(late, MOST_STUCK))
+
     def heard(self, hosts: Iterable[str]) -> None:
         """Whose agents answered in the last look."""
         self._inspector.heard(hosts)
 
-    def submit(self, step: Step, site: Site) -> bool:
-        """Begin a step; False when the host is busy or as many hosts as allowed are worked on."""
-        if not self._free(step.host, site):
+    def submit(self, step: Step, site: Site, parallel: int | None = None) -> bool:
+        """Begin a step; False when the host is busy or as many hosts as allowed are worked on.
+
+        `parallel` takes the place of `controller.parallel` where it is more; where it is less the loop keeps to it.
+        """
+        if not self._free(step.host, site, parallel or 0):
             return False
         if step.kind == "inspect":
             self._spawn(step.host, site, lambda: self._inspector.inspect(step.host, site))
@@ -99,9 +114,30 @@ class Actuator:
             self._hands.clock.sleep(POLL_S)
         return not self.busy()
 
-    def _free(self, host: str, site: Site) -> bool:
+    def _free(self, host: str, site: Site, parallel: int = 0) -> bool:
+        most = max(site.spec.controller.parallel, parallel)
+        busy = self.busy()
+        if host in busy:
+            return False
+        if len(busy) < most or len(busy - self.stuck(site)) < most:
+            return True
+        if any(0.0 < site.machines.reaching_s(one) <= STUCK_S for one in busy):
+            self._count_again()
+        return False
+
+    def _count_again(self) -> None:
+        """Somebody waits for a place: have the loop look again once who does not answer is no longer counted."""
         with self._lock:
-            return host not in self._running and len(self._running) < site.spec.controller.parallel
+            if self._counting:
+                return
+            self._counting = True
+
+        def later() -> None:
+            self._hands.clock.sleep(STUCK_S)
+            self._counting = False
+            self._hands.on_change()
+
+        self._spawn_beside("count", later)
 
     def _spawn(self, host: str, site: Site, work: Callable[[], None]) -> None:
         def run() -> None:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -492,6 +492,70 @@ class Journal:
     def set_goal(self, goal: str) -> None:
         self._set_fact("goal", goal)
 
+    def scope(self) -> dict[str, Any]:
+        """Which hosts the operator asked for; empty: nothing was ever left out."""
+        return dict(self._fact("scope") or {})
+
+    def operation(self) -> dict[str, Any] | None:
+        """The last `up` or `down`, with its bounds and how far it is; None: there was none."""
+        found = self._fact("operation")
+        return None if found is None else dict(found)
+
+    @failpoint.around("journal.order")
+    def order(self, goal: str, scope: dict[str, Any], operation: dict[str, Any]) -> None:
+        """What an operator asks of the whole fleet and within which bounds: all of it or nothing."""
+        with self._transaction() as connection:
+            for name, value in (("goal", goal), ("scope", scope), ("operation", operation)):
+                self._put_fact(connection, name, value)
+
+    @failpoint.around("journal.note_operation")
+    def note_operation(self, operation: dict[str, Any], scope: dict[str, Any] | None = None) -> None:
+        """How far the operation is, and what it leaves out for good where it ended early."""
+        with self._transaction() as connection:
+            self._put_fact(connection, "operation", operation)
+            if scope is not None:
+                self._put_fact(connection, "scope", scope)
+
+    # the operator lock
+
+    def lock_holder(self) -> dict[str, Any] | None:
+        """Who holds the operator lock; None: nobody."""
+        found = self._fact("lock")
+        return None if not found else dict(found)
+
+    @failpoint.around("journal.take_lock")
+    def take_lock(
+        self, holder: dict[str, Any], free: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any] | None:
+        """Take the operator lock where nobody has it or `free` says so of who does; else that one, and nothing is done."""
+        with self._transaction() as connection:
+            query = sa.select(tables.facts.c.value).where(tables.facts.c.name == "lock")
+            current = connection.scalar(query)
+            if current and not free(dict(current)):
+                return dict(current)
+            self._put_fact(connection, "lock", holder)
+            return None
+
+    @failpoint.around("journal.beat_lock")
+    def beat_lock(self, key: str, now: float) -> bool:
+        """Say that its holder lives; False where the lock is no longer theirs."""
+        with self._transaction() as connection:
+            query = sa.select(tables.facts.c.value).where(tables.facts.c.name == "lock")
+            current = connection.scalar(query)
+            if not current or current.get("id") != key:
+                return False
+            self._put_fact(connection, "lock", {**current, "beat": now})
+            return True
+
+    @failpoint.around("journal.leave_lock")
+    def leave_lock(self, key: str) -> None:
+        """Give the lock back, if it still is theirs."""
+        with self._transaction() as connection:
+            query = sa.select(tables.facts.c.value).where(tables.facts.c.name == "lock")
+            current = connection.scalar(query)
+            if current and current.get("id") == key:
+                self._put_fact(connection, "lock", {})
+
     def removal_allowed(self) -> list[str]:
         """The hosts to which an operator lets fleet.yaml shrink in one step, sorted; empty: nothing was said."""
         return list(self._fact("removal_allowed") or [])
@@ -515,11 +579,14 @@ class Journal:
 
     def _set_fact(self, name: str, value: Any) -> None:
         with self._transaction() as connection:
-            updated = connection.execute(
-                sa.update(tables.facts).where(tables.facts.c.name == name).values(value=value)
-            )
-            if updated.rowcount == 0:
-                connection.execute(sa.insert(tables.facts).values(name=name, value=value))
+            self._put_fact(connection, name, value)
+
+    def _put_fact(self, connection: Connection, name: str, value: Any) -> None:
+        updated = connection.execute(
+            sa.update(tables.facts).where(tables.facts.c.name == name).values(value=value)
+        )
+        if updated.rowcount == 0:
+            connection.execute(sa.insert(tables.facts).values(name=name, value=value))
 
 
 def _host(row: sa.RowMapping) -> HostRecord:

@@ -121,7 +121,8 @@ traffic = Table(
     Column("mark", JSON, nullable=False),
 )
 
-# Single values: "goal" (up or down) and "status" (the last tick's picture).
+# Single values: "goal" (up or down), "scope" and "operation" (within which bounds), "lock" (which operator is at work),
+# "removal_allowed", and "status" (the last tick's picture).
 facts = Table(
     "facts",
     metadata,

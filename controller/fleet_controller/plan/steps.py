@@ -26,6 +26,8 @@ MASS_LOSS_HOSTS = 3
 SERVES_SOON = STARTING_UP | {HostState.READY}
 # Share of the running hosts that one decision may stop, but always at least one host.
 STOP_SHARE = 0.10
+# Why a host is stopped to be started again with another release, where no other host can take over meanwhile.
+IN_PLACE = "its release is outdated and no host is free"
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
     elif missing > len(starts) and outdated and not coming and not _failed(view):
         # no other host can take over: replace in place, one at a time; a failure halts it, for the new release may be
         # what is bad, and then each host that still serves is needed
-        stops.append(Step("stop", outdated[0].name, view.name, "its release is outdated and no host is free"))
+        stops.append(Step("stop", outdated[0].name, view.name, IN_PLACE))
     free = [step for step in stops if step.host not in view.busy]
     return _with_inspections(view, [*starts, *_bounded(view, free), *_leftovers(view, starts, now)], now)
 

@@ -42,6 +42,11 @@ def steps(dice: random.Random) -> list[Callable[[Any], Any]]:
                     lambda j, k=key: j.add_key(k),
                     lambda j, t=at: j.revoke_key("k", t),
                     lambda j: j.set_goal("up"),
+                    lambda j, t=at: j.order("up", {"away": ["a"]}, {"since": t}),
+                    lambda j, t=at: j.note_operation({"since": t}, {"only": ["a"]} if t % 2 else None),
+                    lambda j, h=host, t=at: j.take_lock({"id": h, "beat": t}, lambda lock, t=t: t % 2 > 0),
+                    lambda j, h=host, t=at: j.beat_lock(h, t),
+                    lambda j, h=host: j.leave_lock(h),
                     lambda j: j.allow_removal(["b", "a"]),
                     lambda j: j.write_status({"x": 1}),
                 ]
@@ -70,6 +75,9 @@ def picture(journal: Any) -> dict[str, Any]:
         "events": journal.events(limit=5),
         "keys": journal.api_keys(),
         "goal": journal.goal(),
+        "scope": journal.scope(),
+        "operation": journal.operation(),
+        "lock": journal.lock_holder(),
         "allowed": journal.removal_allowed(),
         "status": journal.status(),
     }

@@ -45,6 +45,9 @@ def operate(world: World, spec: FleetSpec) -> None:
         pass
     world.command(lambda journal: journal.revoke_key("nobody", 2.0))
     world.command(lambda journal: journal.allow_removal(world.hosts))
+    world.command(lambda journal: journal.take_lock({"id": "x"}, lambda holder: holder["id"] == "x"))
+    world.command(lambda journal: journal.beat_lock("x", 3.0))
+    world.command(lambda journal: journal.leave_lock("x"))
     request = world.ask("pause")
     world.command(lambda journal: journal.withdraw(request))
     world.balancer.dies()

@@ -206,6 +206,48 @@ class MemoryJournal:
         with self._commit("set_goal") as store:
             store.facts["goal"] = goal
 
+    def scope(self) -> dict[str, Any]:
+        return copy.deepcopy(self._read().facts.get("scope") or {})
+
+    def operation(self) -> dict[str, Any] | None:
+        return copy.deepcopy(self._read().facts.get("operation"))
+
+    def order(self, goal: str, scope: dict[str, Any], operation: dict[str, Any]) -> None:
+        with self._commit("order") as store:
+            store.facts |= {"goal": goal, "scope": scope, "operation": operation}
+
+    def note_operation(self, operation: dict[str, Any], scope: dict[str, Any] | None = None) -> None:
+        with self._commit("note_operation") as store:
+            store.facts["operation"] = operation
+            if scope is not None:
+                store.facts["scope"] = scope
+
+    def lock_holder(self) -> dict[str, Any] | None:
+        return copy.deepcopy(self._read().facts.get("lock")) or None
+
+    def take_lock(
+        self, holder: dict[str, Any], free: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any] | None:
+        with self._commit("take_lock") as store:
+            current = store.facts.get("lock")
+            if current and not free(current):
+                return dict(current)
+            store.facts["lock"] = holder
+            return None
+
+    def beat_lock(self, key: str, now: float) -> bool:
+        with self._commit("beat_lock") as store:
+            current = store.facts.get("lock") or {}
+            if current.get("id") != key:
+                return False
+            store.facts["lock"] = {**current, "beat": now}
+            return True
+
+    def leave_lock(self, key: str) -> None:
+        with self._commit("leave_lock") as store:
+            if (store.facts.get("lock") or {}).get("id") == key:
+                store.facts["lock"] = {}
+
     def removal_allowed(self) -> list[str]:
         return list(self._read().facts.get("removal_allowed") or [])
 

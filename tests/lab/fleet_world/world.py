@@ -98,6 +98,10 @@ class FakeFile:
         self.problem = f"{IN_FORCE} {problem}"
         return self.problem
 
+    @property
+    def checksum(self) -> str:
+        return f"edition-{self._loaded}"
+
     def load_or_last_good(self) -> FleetSpec:
         try:
             return self.load()
@@ -286,7 +290,9 @@ class World:
 
     def site(self, spec: FleetSpec, touch: Callable[[str], None]) -> Site:
         machines = SimpleNamespace(
-            machine=lambda name: FakeMachine(self.hosts[name], spec.host(name), touch), close=lambda: None
+            machine=lambda name: FakeMachine(self.hosts[name], spec.host(name), touch),
+            reaching_s=lambda name: 0.0,
+            close=lambda: None,
         )
         releases = {p.name: SimpleNamespace(key=f"release-{spec.models[0].version}") for p in spec.pools}
         return Site(spec, machines, releases, self.folder)  # type: ignore[arg-type]
