@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetctl.commands.options import DryRun, Yes
+from fleetctl import sudo
+from fleetctl.commands.options import AskSudoPassword, DryRun, Yes
 from fleetctl.failure import USAGE, Failed
 from fleetctl.fleet import Fleet
 from fleetctl.render import terminal
@@ -40,6 +41,7 @@ def doctor(
         ),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is well, too.")] = False,
+    ask_sudo_password: AskSudoPassword = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     output: Output = Form.TABLE,
@@ -50,7 +52,7 @@ def doctor(
 
     --fix does, after a question (--yes: without), only what is safe: close private keys, password files and the
     state folder to other users; make install.directory or close it to others; remove what interrupted transfers left
-    a day ago or longer; switch on lingering and NVIDIA's persistence mode (both need sudo); and, with
+    two days ago or longer; switch on lingering and NVIDIA's persistence mode (both need sudo); and, with
     --trust-on-first-use, note down new host keys. Everything else it tells you to do.
     """
     if trust_on_first_use and not fix:
@@ -61,11 +63,13 @@ def doctor(
     from fleet_controller.hosts.doctor.report import mends
     from fleet_controller.hosts.doctor.rounds import Rounds
     from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.sudo import SudoPassword
 
     records, trouble = _records(fleet)
     runs = fleet.started and fleet.balancer().find() is not None
     done: list[dict[str, Any]] = []
-    with Machines(fleet.spec, fleet.folder.path) as machines:
+    password = SudoPassword(sudo.ask(ask_sudo_password))
+    with Machines(fleet.spec, fleet.folder.path, password) as machines:
         rounds = Rounds(fleet.spec, machines, fleet.folder.path, records, trouble, runs)
         report = rounds.examine(names)
         if dry_run and fix:
@@ -100,7 +104,7 @@ def _mended(
     from fleet_controller.hosts.failure import HostFailure
 
     if not planned:
-        typer.echo("nothing that --fix may do", err=True)
+        typer.echo("nothing that --fix may mend", err=True)
         return [], report
     for mend in planned:
         typer.echo(clean(f"{mend.host or 'this machine'}: {mend.says}"), err=True)

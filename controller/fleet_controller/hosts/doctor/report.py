@@ -75,7 +75,7 @@ class Mend:
 
 SAYS = {
     "folder": "make install.directory, or close it to other users (mode 0700)",
-    "left-overs": "remove what transfers and installations that were interrupted over a day ago have left",
+    "left-overs": "remove what transfers and installations that nobody took up again for two days have left",
     "linger": "let services of this user outlive its logins (loginctl enable-linger; sudo)",
     "persistence": "switch persistence mode on (nvidia-smi -pm 1; sudo)",
     "key-mode": "close private keys and password files to other users (chmod 600)",

@@ -15,6 +15,7 @@ from fleet_controller.hosts.doctor.finding import worst_first
 from fleet_controller.hosts.doctor.report import HostReport, Mend, Report
 from fleet_controller.hosts.doctor.twins import twins
 from fleet_controller.hosts.doctor.visit import visit
+from fleet_controller.hosts.failure import HostFailure, brief
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import FleetSpec
@@ -60,7 +61,14 @@ class Rounds:
 
     def _visit(self, name: str, at: float) -> tuple[Chart, float]:
         began = time.monotonic()
-        chart = visit(self.machines.machine(name), self.records.get(name), at)
+        try:
+            chart = visit(self.machines.machine(name), self.records.get(name), at)
+        except (
+            Exception
+        ) as error:  # the boundary of one host: an answer that makes no sense hides none of the others
+            what = f"it answers what makes no sense ({type(error).__name__}: {brief(str(error), 200)})"
+            next_step = "Log in with ssh and look at it; FLEETCTL_DEBUG=1 shows more"
+            chart = Chart(self.spec.host(name), HostFailure(name, "output", what, next_step))
         return chart, time.monotonic() - began
 
     def mend(self, mend: Mend) -> str:

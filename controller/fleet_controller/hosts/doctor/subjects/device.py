@@ -9,6 +9,7 @@ from fleet_controller.hosts.doctor.finding import Finding, problem, skipped, unk
 from fleet_controller.hosts.doctor.subjects import driver, smi
 from fleet_controller.hosts.doctor.subjects.smi import Row
 
+VOLATILE = "ecc.errors.uncorrected.volatile.total"
 RESET = "fleetctl drain {host}; then on the host: sudo nvidia-smi --gpu-reset -i "
 REPLACE = "Have the GPU replaced; until then keep the host out: fleetctl drain {host}"
 # What slows a GPU down, by the field's end (either name of the group), and what to do about it.
@@ -42,11 +43,13 @@ def _errors(rows: list[Row], remapped: list[Row]) -> Iterator[Finding]:
         found += _of_one(row, next((r for r in remapped if r.text("gpu_uuid") == row.text("uuid")), Row({})))
     if found:
         yield from found
-    elif all(row.number("ecc.errors.uncorrected.volatile.total") is None for row in rows):
+    elif all(row.unsupported(VOLATILE) for row in rows):
         told = (
             "switched off" if any(row.yes("ecc.mode.current") is False for row in rows) else "not supported"
         )
         yield skipped("ecc", f"error correction is {told}")
+    elif any(row.number(VOLATILE) is None and not row.unsupported(VOLATILE) for row in rows):
+        yield unknown("ecc", "memory errors are unknown: nvidia-smi does not tell")
     else:
         yield well("ecc", "no uncorrected memory errors, nothing to be retired")
 
@@ -72,7 +75,7 @@ def _of_one(row: Row, remap: Row) -> Iterator[Finding]:
     if row.yes("retired_pages.pending"):
         why = "the bad page is in use until the GPU is reset"
         yield problem("ecc", f"{gpu}: a bad memory page waits to be retired", why, RESET + index)
-    errors = row.number("ecc.errors.uncorrected.volatile.total") or 0
+    errors = row.number(VOLATILE) or 0
     if errors:
         why = "each killed a program or spoilt what it computed"
         yield problem(

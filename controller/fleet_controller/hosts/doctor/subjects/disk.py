@@ -98,19 +98,18 @@ def _releases(chart: Chart) -> Iterator[Finding]:
     if fact.missing:
         yield unknown("release", f"what is installed is unknown: {fact.missing}")
         return
-    whole, wanted = mapping(fact.value.get("whole")), fact.text("wanted")
-    broken = sorted(text(key) for key, good in whole.items() if good is not True)
+    known, wanted = mapping(fact.value.get("ill")), fact.text("wanted")
+    broken = sorted(text(key) for key, why in known.items() if why != "")
     fix = "fleetctl up installs it again"
-    if wanted and wanted not in whole:
+    if wanted and wanted not in known:
         why = "the next start installs it anew, which takes longer"
         yield warning("release", f"release {wanted}, which ran last, is not installed any more", why, fix)
     if broken:
-        which = ", ".join(broken)
-        why = "files are missing or changed; such a release is never started"
-        severity = problem if wanted in broken else warning
-        yield severity("release", f"release {which} is damaged", why, fix)
-    elif whole:
-        yield well("release", f"{len(whole)} installed, whole")
+        told = "; ".join(text(known.get(key)) or f"release {key} is damaged" for key in broken)
+        why = "such a release is never started"
+        yield (problem if wanted in broken else warning)("release", told, why, fix)
+    elif known:
+        yield well("release", f"{len(known)} installed, whole")
     elif not wanted:
         yield well("release", "nothing is installed yet")
 

@@ -31,7 +31,9 @@ def judge(chart: Chart) -> Iterator[Finding]:
             yield skipped("driver", "no NVIDIA device")
         return
     said = smi.complaint(chart.facts.of("gpus"))
-    trouble = list(_module(fact, said)) or list(_tool(chart, fact, said))
+    trouble = list(_module(fact, said, bool(chart.facts.of("gpus").missing))) or list(
+        _tool(chart, fact, said)
+    )
     yield from trouble or _well(chart, fact)
 
 
@@ -39,8 +41,8 @@ def present(fact: Fact) -> bool:
     return bool(items(fact.value.get("devices")) or fact.number("nodes") or fact.text("smi"))
 
 
-def _module(fact: Fact, said: str) -> Iterator[Finding]:
-    """What lies before nvidia-smi can say anything."""
+def _module(fact: Fact, said: str, hangs: bool) -> Iterator[Finding]:
+    """What lies before nvidia-smi can say anything. `hangs`: it says nothing, so there is a driver."""
     bound = [text(mapping(device).get("driver")) for device in items(fact.value.get("devices"))]
     kernel, library = fact.text("kernel_version"), fact.text("library_version")
     if smi.mismatch(said) or (kernel and library and not alike(kernel, library)):
@@ -66,11 +68,15 @@ def _module(fact: Fact, said: str) -> Iterator[Finding]:
         yield problem(
             "driver", "the GPU is bound to vfio-pci", why, "Name the VM as the host, not its hypervisor"
         )
-    elif not fact.yes("module") and not kernel and (smi.no_driver(said) or not fact.number("nodes")):
+    elif said and not hangs and not fact.yes("module") and not kernel and _unseen(fact, said):
         count = len(bound)
         yield problem(
             "driver", f"{count or 'some'} NVIDIA device(s), and no driver is loaded", CPU_ONLY, INSTALL
         )
+
+
+def _unseen(fact: Fact, said: str) -> bool:
+    return smi.no_driver(said) or not fact.number("nodes")
 
 
 def _tool(chart: Chart, fact: Fact, said: str) -> Iterator[Finding]:

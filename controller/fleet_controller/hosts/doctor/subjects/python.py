@@ -31,7 +31,8 @@ def judge(chart: Chart) -> Iterator[Finding]:
         yield problem("python", f"{path} can't be run: {why}", "agents run with it", INSTALL)
     elif known < AGENT:
         yield problem("python", f"{path} is Python {version}", "agents need Python 3.11 or newer", INSTALL)
-    elif fact.no("venv"):
+    elif fact.no("venv") or (fact.no("ensurepip") and chart.spec.install.wheels == "index"):
+        # Where wheels are sent, pip comes with them.
         yield problem(
             "python",
             f"{path} (Python {version}) can't make virtual environments: venv or ensurepip is missing",

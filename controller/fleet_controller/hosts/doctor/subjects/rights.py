@@ -16,6 +16,7 @@ WHY = (
     "without it an agent runs as this user's own service or process (no system unit), and --fix can't switch on"
     " lingering or persistence mode"
 )
+FIX = "Give its password with --ask-sudo-password, or allow this user sudo without one (NOPASSWD in /etc/sudoers.d)"
 
 
 def judge(chart: Chart) -> Iterator[Finding]:
@@ -27,4 +28,4 @@ def judge(chart: Chart) -> Iterator[Finding]:
         yield unknown("sudo", f"whether sudo works is unknown: {fact.missing}")
     else:
         cause = fact.text("cause") or "this user can't become root"
-        yield warning("sudo", cause, WHY, fact.text("next"))
+        yield warning("sudo", cause, WHY, fact.text("next") or FIX)

@@ -38,6 +38,10 @@ class Row:
             return True
         return False if word in ("no", "not active", "disabled", "0") else None
 
+    def unsupported(self, field: str) -> bool:
+        """This device has no such thing; different from not knowing it."""
+        return self.raw.get(field, "[N/A]").strip("[]") in ("N/A", "Not Supported")
+
     @property
     def needs_reset(self) -> bool:
         return any("requires reset" in cell.lower() for cell in self.raw.values())

@@ -69,8 +69,8 @@ def _services(chart: Chart) -> Iterator[Finding]:
         user = fact.text("user") or "USER"
         yield warning(
             "systemd",
-            f"lingering is off for {user}",
-            "services of this user end with its last login, the agent among them",
+            f"no sudo, and lingering is off for {user}",
+            "no service of systemd can keep the agent: it runs as a supervised process, which a reboot ends for good",
             f"on the host: sudo loginctl enable-linger {user}",
             "linger",
         )

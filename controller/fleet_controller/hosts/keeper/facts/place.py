@@ -10,10 +10,11 @@ from typing import Any
 from fleet_controller.hosts.keeper.files import read, read_json
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.processes import holder, listeners
-from fleet_controller.hosts.keeper.release import intact
+from fleet_controller.hosts.keeper.release import proved
+from fleet_controller.hosts.keeper.speech import Trouble
 
 # Younger ones may be under way, or be taken up again by the next `up`.
-ABANDONED_S = 24 * 3600.0
+ABANDONED_S = 2 * 86400.0
 
 
 def disk(place: Place) -> dict[str, Any]:
@@ -56,15 +57,18 @@ def kind_of(path: str) -> str:
 
 
 def left_over(place: Place) -> list[str]:
-    """What transfers and installations that were interrupted long ago have left."""
+    """What transfers and installations that were interrupted long ago, and never taken up again, have left."""
     found = []
-    for name, mark in (("releases", "."), ("environments", "")):
-        folder = place.path(name)
-        for one in os.listdir(folder) if os.path.isdir(folder) else ():
-            path = os.path.join(folder, one)
-            abandoned = (mark and one.startswith(mark) and one != ".lock") or one.endswith(".part")
-            if abandoned and time.time() - os.lstat(path).st_mtime > ABANDONED_S:
-                found.append(path)
+    shared = [os.path.join(place.shared, name) for name in ("weights", "wheels")]
+    for base in (place.path("releases"), place.path("environments"), *shared):
+        for top, folders, files in os.walk(base):
+            for name in (*folders, *files):
+                path = os.path.join(top, name)
+                half = name.endswith(".part") or (name.startswith(".") and name != ".lock" and top == base)
+                if half and time.time() - os.lstat(path).st_mtime > ABANDONED_S:
+                    found.append(path)
+            if top != base:
+                folders[:] = []
     return found
 
 
@@ -79,9 +83,18 @@ def releases(place: Place) -> dict[str, Any]:
     names = sorted(n for n in (os.listdir(folder) if os.path.isdir(folder) else []) if not n.startswith("."))
     run = read_json(place.run_file) or {}
     return {
-        "whole": {name: intact(place, name) for name in names[:20]},
+        "ill": {name: ill(place, name) for name in names[:20]},
         "wanted": str(run.get("release", "")),
     }
+
+
+def ill(place: Place, key: str) -> str:
+    """Why this release can't be started; "" where it is whole, its weights included."""
+    try:
+        proved(place, key)
+    except Trouble as trouble:
+        return trouble.cause
+    return ""
 
 
 def port(place: Place, number: int) -> dict[str, Any]:

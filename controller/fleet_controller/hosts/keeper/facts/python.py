@@ -12,7 +12,8 @@ from fleet_controller.hosts.keeper.facts.programs import text
 from fleet_controller.hosts.keeper.place import Place
 
 _VERSION = "import sys; print('fleet %d.%d.%d' % sys.version_info[:3])"
-_VENV = "import ensurepip, venv; print('fleet ok')"
+_VENV = "import venv; print('fleet ok')"
+_PIP = "import ensurepip; print('fleet ok')"
 # is_available() counts devices and makes no context: it takes no device memory.
 _TORCH = """
 import json
@@ -39,7 +40,8 @@ def pythons(args: dict[str, Any]) -> dict[str, Any]:
     wanted = os.path.expanduser(interpreter or args["python"])
     answer["agent_path"] = wanted
     answer["agent"], answer["why"] = said(wanted, _VERSION, 10)
-    answer["venv"] = None if interpreter else said(wanted, _VENV, 20)[0] == "ok"
+    answer["venv"] = None if interpreter else said(wanted, _VENV, 10)[0] == "ok"
+    answer["ensurepip"] = None if interpreter else said(wanted, _PIP, 10)[0] == "ok"
     return answer
 
 
