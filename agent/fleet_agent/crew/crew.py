@@ -161,9 +161,9 @@ class Crew:
                 verdict = None if slot.watch is None else slot.watch.verdict(now)
                 if verdict is not None and verdict.state == "failed" and slot.fault is None:
                     self._condemn(slot, verdict.reason or f"device {slot.device} has failed")
-                busy = slot.running or slot.stepping
-                if busy is not None and slot.busy_since is not None and slot.link is not None:
-                    reason = self._hung(busy[0], slot.link, now - slot.busy_since)
+                model = slot.model
+                if model is not None and slot.busy_since is not None and slot.link is not None:
+                    reason = self._hung(model, slot.link, now - slot.busy_since)
                     if reason is not None:
                         slot.hangs += 1
                         self._kill(slot, slot.link, reason)

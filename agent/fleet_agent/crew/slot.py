@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from dataclasses import dataclass
 
 from fleet_agent.crew.leak import LeakGuard
 from fleet_agent.crew.link import WorkerLink
@@ -12,6 +14,17 @@ from fleet_agent.generate.scheduler import Step
 from fleet_agent.queue.batcher import Batch
 from fleet_agent.served.served import ServedModel
 from fleet_wire.agent import DeviceMemory, RecycleConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A batch that the worker has. `lane`: of the area that they share, None: all of it. `followed`: it was given while
+    the one before it was still computed."""
+
+    model: ServedModel
+    batch: Batch
+    lane: int | None
+    followed: bool
 
 
 class Slot:
@@ -35,7 +48,9 @@ class Slot:
         self.reserved: int | None = None  # bytes that its torch has reserved on the GPU
         self.restarts = 0
         self.hangs = 0
-        self.running: tuple[ServedModel, Batch] | None = None
+        self.running: deque[Run] = (
+            deque()
+        )  # in the order in which they come back; more than one where they are short
         self.stepping: tuple[ServedModel, Step] | None = None  # a step instead of a batch
         self.busy_s = 0.0
         self.busy_since: float | None = None
@@ -44,7 +59,14 @@ class Slot:
     @property
     def free(self) -> bool:
         """It can be given a batch or a step."""
-        return self.ready and self.running is None and self.stepping is None
+        return self.ready and not self.running and self.stepping is None
+
+    @property
+    def model(self) -> ServedModel | None:
+        """Whose batch or step is computed."""
+        if self.running:
+            return self.running[0].model
+        return None if self.stepping is None else self.stepping[0]
 
     @property
     def takes(self) -> bool:

@@ -1,9 +1,9 @@
 """Memory that the front and one worker share, so that a tensor crosses between them without going through a socket.
 
 The front stacks the rows of a batch in the first half, the worker puts the outputs into the second; what was put there
-is named in the small message beside it (see `Placed`). A worker computes one batch at a time, so each half belongs to
-that batch from the message that names it until the next one. The region is large and sparse: a page costs memory from
-its first use on. What doesn't fit, and what is no tensor, travels in the message.
+is named in the small message beside it (see `Placed`). A batch that is alone has both halves, from the message that
+names it until its outcome is read; where several are on their way, each has a lane of them. The region is large and
+sparse: a page costs memory from its first use on. What doesn't fit, and what is no tensor, travels in the message.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from fleet_agent.values.tensors import Array
 
 HALF = 256 * 1024 * 1024
+LANES = 4
+_LANE = HALF // LANES
 _ALIGN = 64
 
 # Where an array lies: offset in the half, numpy's name of its type, its shape.
@@ -35,10 +37,12 @@ class Area:
         halves = (view[:HALF], view[HALF:])
         self._writes, self._reads = halves if front else halves[::-1]
         self._used = 0
+        self._end = HALF
 
-    def clear(self) -> None:
-        """What was put is no longer needed."""
-        self._used = 0
+    def enter(self, lane: int | None) -> None:
+        """What is put from now on lies in that lane (None: in the whole half); what was there is no longer needed."""
+        self._used = 0 if lane is None else lane * _LANE
+        self._end = HALF if lane is None else self._used + _LANE
 
     def put(self, parts: Sequence[Array]) -> tuple[Placed, Array] | None:
         """The parts (same type, same row shape) one below the other: where, and the array there; None: no room."""
@@ -47,7 +51,7 @@ class Area:
         shape = (rows, *first.shape[1:])
         size = prod(shape) * first.dtype.itemsize
         start = -(-self._used // _ALIGN) * _ALIGN
-        if first.dtype.kind not in "biuf" or not 0 < size <= HALF - start:
+        if first.dtype.kind not in "biuf" or not 0 < size <= self._end - start:
             return None
         self._used = start + size
         stacked = np.frombuffer(self._writes, first.dtype, prod(shape), start).reshape(shape)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from io import BufferedReader
 from typing import Any
 
 _HEAD = struct.Struct("<IQ")  # number of buffers, length of the pickle
@@ -50,22 +49,12 @@ def encode(message: object) -> list[bytes | memoryview]:
     return [_HEAD.pack(len(raws), len(body)) + lengths + body, *raws]
 
 
-def receive(stream: BufferedReader[Any]) -> Any:
-    """The next message of a stream that blocks, whatever is in it: only for what the front wrote.
-
-    Its arrays are writable, as torch wants them. Raises EOFError at the end.
-    """
-    count, body = _HEAD.unpack(_exactly(stream, _HEAD.size))
-    lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count)) if count else ()
-    pickled = _exactly(stream, body)
-    return pickle.loads(pickled, buffers=[_writable(stream, length) for length in lengths])
-
-
 class Decoder:
-    """Bytes in, whole messages out."""
+    """Bytes in, whole messages out. `trusting`: the other side may send what it likes, as the front may."""
 
-    def __init__(self) -> None:
+    def __init__(self, trusting: bool = False) -> None:
         self._pending = bytearray()
+        self._unpickler = pickle.Unpickler if trusting else _Plain
 
     def feed(self, data: bytes) -> list[Any]:
         """The messages that are whole now. Raises ForeignObject or UnpicklingError for a frame that isn't ours."""
@@ -74,7 +63,7 @@ class Decoder:
         while (length := self._frame_length()) is not None and len(self._pending) >= length:
             frame = self._pending[:length]
             del self._pending[:length]
-            messages.append(_decode(frame))
+            messages.append(_decode(frame, self._unpickler))
         return messages
 
     def _frame_length(self) -> int | None:
@@ -90,7 +79,7 @@ class Decoder:
         return table + body + sum(int(length) for length in lengths)
 
 
-def _decode(frame: bytearray) -> Any:
+def _decode(frame: bytearray, unpickler: type[pickle.Unpickler]) -> Any:
     """The arrays of the message share the frame's memory, which is theirs alone, so they can be written to."""
     count, body = _HEAD.unpack_from(frame)
     lengths = [_LENGTH.unpack_from(frame, _HEAD.size + i * _LENGTH.size)[0] for i in range(count)]
@@ -102,18 +91,4 @@ def _decode(frame: bytearray) -> Any:
     for length in lengths:
         buffers.append(view[at : at + length])
         at += length
-    return _Plain(io.BytesIO(pickled), buffers=buffers).load()
-
-
-def _exactly(stream: BufferedReader[Any], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
-def _writable(stream: BufferedReader[Any], size: int) -> bytearray:
-    data = bytearray(size)
-    if stream.readinto(data) < size:
-        raise EOFError
-    return data
+    return unpickler(io.BytesIO(pickled), buffers=buffers).load()

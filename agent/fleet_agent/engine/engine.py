@@ -10,28 +10,26 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fleet_agent.crew import vitals
 from fleet_agent.crew.crew import Crew
 from fleet_agent.crew.slot import Slot
-from fleet_agent.crossing.area import Placed
-from fleet_agent.engine.outcome import copied, joined, outcomes
+from fleet_agent.engine.feeder import Feeder
+from fleet_agent.engine.outcome import joined
 from fleet_agent.engine.pump import Pump
 from fleet_agent.engine.stepper import Stepper
 from fleet_agent.generate.sequence import Sequence as Generated
 from fleet_agent.generate.sequence import Wish
 from fleet_agent.outside.engines import OutsideEngines
-from fleet_agent.queue.batcher import Batch
+from fleet_agent.queue.batcher import Finished
 from fleet_agent.queue.capacity import Capacity
 from fleet_agent.queue.turns import Turns
 from fleet_agent.served.answer import Answer
 from fleet_agent.served.ledger import Ledger
 from fleet_agent.served.served import ServedModel
 from fleet_agent.served.ticket import Ticket
-from fleet_agent.values import payload as payloads
-from fleet_agent.values.lengths import lengths_of, padding
 from fleet_agent.values.payload import Payload, count_of
 from fleet_agent.versions.repository import Repository
 from fleet_agent.versions.stock import loads_of, model_status
@@ -76,7 +74,8 @@ class Engine:
             self._memory,
             lambda: self.draining,
         )
-        self._pump = Pump(self.slots, self.everyone, self._feed, self._crew.recycle)
+        self._feeder = Feeder(self.slots, self._turns, self._stepper, self._tickets, self._expire, self._over)
+        self._pump = Pump(self.slots, self.everyone, self._feeder, self._crew.recycle)
         self._stopping = False
         self.traces: Traces | None = None  # set before `start` where they are wanted
         self._capacity = Capacity(config.latency_target_ms, config.latency_percentile)
@@ -114,7 +113,7 @@ class Engine:
         request = next(self._ids)
         count = count_of(payload)
         try:
-            busy_s = 0.0 if deadline is None else self._busy_s(now)
+            busy_s = 0.0 if deadline is None else self._feeder.busy_s(now)
             served.batcher.add(request, count, now, deadline, priority, busy_s, served.group_of(payload))
         except Refusal as refusal:
             served.counters.turned_away(refusal)
@@ -262,62 +261,8 @@ class Engine:
 
     # Batches
 
-    def _busy_s(self, now: float) -> float:
-        """How long until a device is free, by what its batch usually takes."""
-        free = [slot for slot in self.slots if slot.ready]
-        return min((_left(slot, now) for slot in free), default=0.0)
-
     def _pump_soon(self) -> None:
         self._pump.soon()
-
-    def _feed(self, slot: Slot) -> None:
-        for model in self._turns.order():
-            if model not in slot.loaded:
-                continue
-            if model.generation.busy and self._stepper.feed(slot, model):
-                return
-            now = time.monotonic()
-            taken = model.batcher.take(now)
-            for request in taken.expired:
-                self._expire(self._tickets[request])
-            if taken.batch is not None:
-                self._send(slot, model, taken.batch, now)
-                return
-
-    def _send(self, slot: Slot, model: ServedModel, batch: Batch, now: float) -> None:
-        assert slot.link is not None
-        assert slot.link.area is not None
-        slot.running = (model, batch)
-        slot.busy_since = now
-        tickets = [self._tickets[part.request] for part in batch.parts]
-        sizes = [part.stop - part.start for part in batch.parts]
-        parts = [
-            ticket.payload if size == ticket.count else payloads.cut(ticket.payload, part.start, part.stop)
-            for ticket, part, size in zip(tickets, batch.parts, sizes, strict=True)
-        ]
-        tokens = [ticket.wants_tokens for ticket in tickets]
-        model.counters.batches += 1
-        model.counters.items += batch.size
-        model.counters.sizes[batch.size] = model.counters.sizes.get(batch.size, 0) + 1
-        begun = zip(tickets, batch.parts, strict=True)
-        model.counters.queue_wait.add([now - ticket.started for ticket, part in begun if not part.start])
-        if self.traces is not None:
-            for ticket in tickets:
-                if ticket.trace is not None:
-                    ticket.trace.sent(batch.size)
-        if model.traits is not None and model.traits.length_buckets is not None:
-            used, added = padding([length for part in parts for length in lengths_of(part)])
-            model.counters.used_length += used
-            model.counters.padding_length += added
-        area = slot.link.area
-        area.clear()
-        columns = payloads.stackable(parts)
-        placed: dict[str, Placed] | None = None
-        if columns is not None:
-            put = {name: area.put(column) for name, column in columns.items()}
-            if all(put.values()):
-                placed = {name: there[0] for name, there in put.items() if there is not None}
-        slot.link.send(("run", batch.id, model.key, parts if placed is None else placed, sizes, tokens))
 
     def _ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
         """A batch came back, or a step."""
@@ -325,39 +270,13 @@ class Engine:
             self._stepper.stepped(slot, message)
             self._pump.now()  # at once: what was said is sent on while the next step is computed
             return
-        _, number, sent, placed, out_of_memory = message
-        if slot.running is None:
-            return  # its worker was killed for taking too long, and this was on its way
-        model, batch = slot.running
-        if batch.id != number or (sent is not None and len(sent) != len(batch.parts)):
-            raise ValueError(f"batch {number} came back, which {slot.device} wasn't running")
-        rows = None if placed is None else copied(slot, placed)
-        now = time.monotonic()
-        if out_of_memory is not None:
-            model.cap.failed(out_of_memory, now)
-            log.warning(
-                "model %s: the memory of %s doesn't hold %d instances; batches have at most %d now",
-                model.config.name,
-                slot.device,
-                out_of_memory,
-                model.cap.size,
-            )
-        else:
-            model.cap.fitted(batch.size, now)
-            if slot.busy_since is not None:
-                model.curve.observed(batch.size, now - slot.busy_since)
-                model.counters.inference.record((now - slot.busy_since) * 1000.0)
-        model.batcher.max_batch_size = model.cap.size
-        self._finish(slot, outcomes(model, batch, sent, rows), now)
-        self._pump_soon()
+        self._feeder.ran(slot, message)
+        self._pump.soon()
 
     def _lost(self, slot: Slot, ended: str) -> None:
         """The worker that had a batch has ended, or will."""
         self._stepper.lost(slot, self.everyone, ended)
-        if slot.running is not None:
-            message = f"the worker {ended} while it computed this request; it may be sent again"
-            refusal = Refusal("unavailable", message, 1.0)
-            self._finish(slot, [refusal] * len(slot.running[1].parts), time.monotonic())
+        self._feeder.lost(slot, ended)
         if all(other.fault is not None for other in self.slots):
             for ticket in list(self._tickets.values()):
                 self._refuse(ticket, Refusal("unavailable", self.reason() or ended, 30.0))
@@ -373,21 +292,11 @@ class Engine:
             for model, error in failed.items():
                 model.generation.stop(Refusal("unavailable", error or "", 30.0))
 
-    def _finish(self, slot: Slot, results: Sequence[Answer | Refusal], now: float) -> None:
-        assert slot.running is not None
-        model, batch = slot.running
-        if slot.busy_since is not None:
-            self._turns.used(model, now - slot.busy_since)
-        slot.busy_s = slot.busy(now)
-        slot.busy_since = None
-        slot.running = None
-        slot.guard.answered += len(batch.parts)
-        over = model.batcher.finish(batch, results, now)
-        model.counters.unwanted += model.batcher.unwanted
-        model.batcher.unwanted = 0
+    def _over(self, model: ServedModel, finished: list[Finished[Answer]], now: float) -> None:
+        """Requests that a batch has brought to their end."""
         latencies: list[float] = []
-        for finished in over:
-            self._answer(self._tickets[finished.request], finished.outcome, now, latencies)
+        for each in finished:
+            self._answer(self._tickets[each.request], each.outcome, now, latencies)
         model.counters.completed += len(latencies)
         model.counters.latency.record_all(latencies)
 
@@ -436,10 +345,3 @@ class Engine:
             ticket.timer.cancel()
         ticket.model.batcher.cancel(ticket.id)
         return self._tickets.pop(ticket.id, None) is not None
-
-
-def _left(slot: Slot, now: float) -> float:
-    if slot.running is None or slot.busy_since is None:
-        return 0.0
-    model, batch = slot.running
-    return max(0.0, slot.busy_since + (model.curve.seconds(batch.size) or 0.0) - now)

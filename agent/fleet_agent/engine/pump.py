@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 
 from fleet_agent.crew.slot import Slot
+from fleet_agent.crossing.area import LANES
+from fleet_agent.engine.feeder import Feeder
 from fleet_agent.served.served import ServedModel
 
 _GATHER_S = 0.005  # for so long at most requests are read on while a device is free
@@ -19,14 +22,15 @@ class Pump:
         self,
         slots: Sequence[Slot],
         models: Sequence[ServedModel],
-        feed: Callable[[Slot], None],
+        feeder: Feeder,
         recycle: Callable[[Slot], bool],
     ) -> None:
-        """`feed` gives a free slot work, if there is any; `recycle` says that its worker is being replaced instead."""
+        """`recycle` says that a free slot's worker is being replaced, so that it gets no work."""
         self.came = 0
         self._slots = slots
         self._models = models
-        self._feed = feed
+        self._feeder = feeder
+        self._one_core = len(os.sched_getaffinity(0)) == 1
         self._recycle = recycle
         self._due = False
         self._seen = -1  # of those that came, when the sockets were last looked at
@@ -51,12 +55,23 @@ class Pump:
         if (
             self.came != self._seen
             and time.monotonic() - self._since < _GATHER_S
-            and not any(model.batcher.full for model in self._models)
+            and not any(model.batcher.full and self._suffices(model) for model in self._models)
         ):
             self._seen = self.came
             asyncio.get_running_loop().call_soon(self._gather)
         else:
             self.now()
+
+    def _suffices(self, model: ServedModel) -> bool:
+        """A full batch waits: whether to look no further.
+
+        Where the workers compute on the very core that this runs on, nothing is gained by starting one early: what has
+        come must be read anyway, and then it is read at one go.
+        """
+        most = model.batcher.max_batch_size * LANES
+        if not self._one_core or model.batcher.waiting_items >= most:
+            return True
+        return any(slot.device != "cpu" for slot in self._slots)
 
     def now(self) -> None:
         """Give every free device work, if anything is ripe, and come back when something will be."""
@@ -64,8 +79,11 @@ class Pump:
         free = False
         for slot in self._slots:
             if slot.free and not self._recycle(slot):
-                self._feed(slot)
+                self._feeder.feed(slot)
                 free = free or slot.free
+        for slot in self._slots:
+            if slot.running:
+                self._feeder.follow(slot)
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None

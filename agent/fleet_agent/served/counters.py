@@ -32,6 +32,13 @@ class Counters:
     padding_length: int = 0  # what was added to them, to be as long as the longest in their batch
     unwanted: int = 0  # items computed for requests that were abandoned or had expired
 
+    def sent(self, size: int, waits_s: list[float]) -> None:
+        """Counts a batch of so many items, and how long the requests that begin in it have waited."""
+        self.batches += 1
+        self.items += size
+        self.sizes[size] = self.sizes.get(size, 0) + 1
+        self.queue_wait.add(waits_s)
+
     def turned_away(self, refusal: Refusal) -> None:
         """Counts a request that the queue didn't take."""
         if refusal.code == "overloaded":

@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     # SIG_IGN, since the latter would be inherited by whatever a model starts.
     signal.signal(signal.SIGTERM, _heard)
     signal.signal(signal.SIGINT, _heard)
+    _give_way()
     if threads:
         torch.set_num_threads(threads)
     with socket.socket(fileno=fd) as link:
@@ -50,6 +51,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _heard(signum: int, stack: object) -> None:
     pass
+
+
+def _give_way() -> None:
+    """On a core that it shares with the front, a batch begins when the front has read and sent what there is, instead
+    of in the middle of that: the two change places less often. Source: sched(7), SCHED_BATCH."""
+    if sys.platform == "linux" and len(os.sched_getaffinity(0)) == 1:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _die_with(parent: int) -> None:

@@ -122,7 +122,7 @@ async def test_its_figures_are_told_until_an_xid_of_the_hardware_takes_the_agent
 ) -> None:
     await its_figures_are_told(host, nvml)
     running = [asyncio.create_task(host.ask(30.0)) for _ in range(2)]  # one computes, one waits
-    await host.until(lambda: host.engine.slots[0].running is not None)
+    await host.until(lambda: host.engine.slots[0].running)
     await host.until(lambda: nvml.registered)
     nvml.tell(79)
     told = time.monotonic()
