@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from fleet_lab.host import Host
 
-from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.spec import FleetSpec
@@ -32,7 +31,12 @@ def environments(host: Host) -> list[Path]:
 
 @pytest.mark.usefixtures("offline")
 def test_what_pip_chose_here_is_installed_there_and_the_second_time_nothing_is_sent(
-    host: Host, fleet_of: FleetOf, state: Path, stub_release: Release, index: Path, make_wheel: Callable[..., Path]
+    host: Host,
+    fleet_of: FleetOf,
+    state: Path,
+    stub_release: Release,
+    index: Path,
+    make_wheel: Callable[..., Path],
 ) -> None:
     make_wheel(index, "fleetprobe", requires=("fleetdeep>=1; python_version >= '3'",))
     make_wheel(index, "fleetdeep", "2", filler=200_000)

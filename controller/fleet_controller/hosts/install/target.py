@@ -67,8 +67,9 @@ class Target:
 
     def serves(self, other: Target) -> bool:
         """Whether wheels for this one run on `other` too: the same, with a C library at least as new."""
-        same = (self.python, self.libc, self.machine) == (other.python, other.libc, other.machine)
-        return same and self.libc_version <= other.libc_version
+        same = (self.python, self.libc, self.libc_version[0], self.machine)
+        there = (other.python, other.libc, other.libc_version[0], other.machine)
+        return same == there and self.libc_version <= other.libc_version
 
 
 def parse(text: str) -> Target:

@@ -115,7 +115,8 @@ def _download(url: str, partial: Path, say: Say) -> str:
     pool = urllib3.PoolManager(
         retries=urllib3.Retry(connect=0, read=0, redirect=5, status=0), timeout=_TIMEOUT
     )
-    answer = pool.request("GET", url, headers=headers, preload_content=False)
+    # What came before a cut is kept; that it is not all is seen below.
+    answer = pool.request("GET", url, headers=headers, preload_content=False, enforce_content_length=False)
     try:
         if there and answer.status == 416:
             return digest.hexdigest()  # there is nothing behind it

@@ -61,8 +61,8 @@ class Upload:
                     raise self._damaged_here(data, path)
                 if begin and not self._arrived(sftp, part, size, digest):
                     # what an earlier try left was not what it should have been (a host that lost power, say)
-                    begin = 0
-                    digest = self._upload(sftp, source, part, begin, size, mode, progress, pace)
+                    digest = self._upload(sftp, source, part, 0, size, mode, progress, pace)
+                    begin -= size
                 self._check(sftp, part, size, digest)
                 sftp.posix_rename(part, path)
             except _TROUBLE as error:
@@ -137,7 +137,9 @@ class Upload:
         if arrived != size:
             raise OSError(f"{arrived} of {size} bytes arrived")
         found = self._execute(Command(("sha256sum", "--", part), timeout_s=60 + size / 20e6))
-        if digest.encode() in found.stdout:
+        # Its path is said too, and may have the wanted hash in it: only what a line begins with counts.
+        said = [line.lstrip(b"\\").split(b" ")[0] for line in found.stdout.splitlines()]
+        if digest.encode() in said:
             return True
         if found.status != 127:
             return False
