@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from fleet_controller.spec import FleetSpec
-from fleetctl import picture
+from fleetctl import picture, portrait
 from fleetctl.fleet import Fleet
+from fleetctl.render.host import page
 from fleetctl.render.hosts import table
 from fleetctl.render.output import Form, Output, document
 from fleetctl.render.terminal import show
@@ -17,9 +18,11 @@ from fleetctl.render.terminal import show
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def hosts(ctx: typer.Context, output: Output = Form.TABLE) -> None:
     """Every machine of fleet.yaml, with its zone, price and labels, and the state it was last seen in."""
+    if ctx.invoked_subcommand is not None:
+        return
     fleet = Fleet.of(ctx)
     with fleet.history() as journal:
         known = {host["name"]: host for host in picture.take(fleet, journal, time.time())["hosts"]}
@@ -30,6 +33,27 @@ def hosts(ctx: typer.Context, output: Output = Form.TABLE) -> None:
         typer.echo(
             document({"schema": "fleetctl/hosts/v1", "fleet": fleet.spec.fleet, "hosts": inventory}, output)
         )
+
+
+@app.command()
+def describe(
+    ctx: typer.Context,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host of fleet.yaml.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=0, help="How many of its last events.")] = 10,
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="Ask its agent and its power control how it is now.")
+    ] = True,
+    output: Output = Form.TABLE,
+) -> None:
+    """Everything known about one host: what fleet.yaml says, what happened to it, and how it is now."""
+    fleet = Fleet.of(ctx)
+    named = fleet.spec.host(host)
+    with fleet.history() as journal:
+        told = portrait.draw(fleet, named, journal, time.time(), number, ask)
+    if output is Form.TABLE:
+        show(*page(told))
+    else:
+        typer.echo(document(told, output))
 
 
 def _entry(spec: FleetSpec, name: str, seen: dict[str, Any] | None) -> dict[str, Any]:

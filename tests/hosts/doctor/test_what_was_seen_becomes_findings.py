@@ -268,7 +268,7 @@ def test_quarantine_is_told_with_its_reason(told):
     assert found.severity is Severity.PROBLEM and "pid 7 (nginx)" in found.what
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(
@@ -310,7 +310,7 @@ CELLS = st.sampled_from(
 ) | st.text(max_size=12)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.lists(CELLS, max_size=20).map(", ".join), max_size=5).map("\n".join),
     st.sampled_from([0, 2, 255]),
