@@ -110,7 +110,9 @@ class Course:
     def end(self, steps: Sequence[Step], now: float) -> None:
         """It is over: write down how it went. What it had not come to when too many failed stays as it is."""
         assert self.operation is not None
-        ended = self.operation.ended(steps, now, self._reached)
+        ended = self.operation.ended([s.host for s in steps if s.kind != "inspect"], now, self._reached)
+        if ended.outcome == "halted" and ended.kind == "up" and ended.bounds.planned is None:
+            ended = ended.model_copy(update={"left": (*ended.left, *self._outdated(ended))})
         scope = None
         if ended.outcome == "halted" and ended.kind == "up":
             scope = self.scope.halted(ended.left, self._records).model_dump(mode="json")
@@ -118,6 +120,15 @@ class Course:
         self.operation = ended
         if ended.outcome == "halted" or ended.failed or ended.left:
             self._journal.record(now, "operation", _summary(ended), data=ended.told())
+
+    def _outdated(self, ended: Operation) -> list[str]:
+        """Hosts that serve with another release than they should: plan replaces none while a host fails."""
+        return [
+            name
+            for name, record in self._records.items()
+            if record.state is HostState.READY and record.release != self._wanted.get(name)
+            if ended.may_touch(name) and name not in ended.failed and name not in ended.left
+        ]
 
     def _reached(self, host: str, change: str) -> bool:
         record = self._records.get(host)

@@ -258,6 +258,8 @@ class Loop:
         """Begin what the operation under way admits of what is wanted, no more hosts at once than it allows."""
         begun = []
         most = course.parallel
+        if most is None and course.operation is not None and course.operation.most_failures is not None:
+            most = self._spec.controller.parallel  # who counts failures must see how the first ones fare
         for step in course.admitted(wanted):
             if (
                 step.kind != "inspect"

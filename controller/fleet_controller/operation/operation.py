@@ -138,29 +138,20 @@ class Operation(BaseModel):
         return list(dict.fromkeys(mine))
 
     def ended(
-        self,
-        steps: Iterable[Step],
-        now: float,
-        reached: Callable[[str, Change], bool] = lambda host, change: True,
+        self, wanted: Iterable[str], now: float, reached: Callable[[str, Change], bool] = lambda host, change: True
     ) -> Operation:
-        """Over: nothing is left to do, or nothing may be begun any more.
+        """Over: nothing is left to do, or nothing may be begun any more. `wanted`: hosts for which plan wants a step.
 
         `reached`: whether a planned host is what it was to become.
         """
-        left = [
-            s.host
-            for s in steps
-            if s.kind != "inspect" and self.may_touch(s.host) and s.host not in self.failed
-        ]
+        left: list[str] = []
         if self.bounds.planned is not None:
-            planned = self.bounds.planned.items()
-            left = [h for h, change in planned if h not in self.failed and not reached(h, change)]
-        elif not self.halted:
-            left = []
+            changes = self.bounds.planned.items()
+            left = [h for h, change in changes if h not in self.failed and not reached(h, change)]
+        elif self.halted:
+            left = [host for host in wanted if self.may_touch(host) and host not in self.failed]
         outcome = "halted" if self.halted else "done"
-        return self.model_copy(
-            update={"outcome": outcome, "ended_at": now, "left": tuple(dict.fromkeys(left))}
-        )
+        return self.model_copy(update={"outcome": outcome, "ended_at": now, "left": tuple(dict.fromkeys(left))})
 
     def told(self) -> dict[str, object]:
         """For `fleetctl status`."""

@@ -130,7 +130,7 @@ def steps(view: PoolView, goal: str, now: float) -> list[Step]:
         stops += [Step("stop", h.name, view.name, f"runs release {view.record(h).release}") for h in outdated]
         stops += [Step("stop", h.name, view.name, "has no room for the pool's model") for h in roomless]
         stops += _surplus(view, fresh, now)
-    elif missing > len(starts) and outdated and not coming and not _failed(view):
+    elif missing > 0 and not starts and outdated and not coming and not _failed(view):
         # no other host can take over: replace in place, one at a time; a failure halts it, for the new release may be
         # what is bad, and then each host that still serves is needed
         stops.append(Step("stop", outdated[0].name, view.name, IN_PLACE))

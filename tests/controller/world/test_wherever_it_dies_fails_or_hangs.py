@@ -48,6 +48,7 @@ def operate(world: World, spec: FleetSpec) -> None:
     world.command(lambda journal: journal.take_lock({"id": "x"}, lambda holder: holder["id"] == "x"))
     world.command(lambda journal: journal.beat_lock("x", 3.0))
     world.command(lambda journal: journal.leave_lock("x"))
+    world.command(lambda journal: journal.set_goal("up"))
     request = world.ask("pause")
     world.command(lambda journal: journal.withdraw(request))
     world.balancer.dies()

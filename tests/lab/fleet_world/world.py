@@ -443,6 +443,9 @@ class World:
         action = list(self.store.actions.values())[-1]
         if action.kind != "stop" or self.store.facts.get("goal") == "down":
             return
+        asked = self.store.facts.get("operation") or {}
+        if asked.get("kind") == "down" and action.host in (asked["bounds"]["hosts"] or ()):
+            return
         now = self.baton.now
         self.log.add(now, "controller", "stops", host=action.host, why=action.reason[:50])
         records = self.store.hosts
