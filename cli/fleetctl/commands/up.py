@@ -12,7 +12,7 @@ import typer
 
 from fleetctl import follow
 from fleetctl.bounds import bounds_of, limit_of
-from fleetctl.commands import plan
+from fleetctl.commands import bundle, plan
 from fleetctl.commands.options import DryRun, Limit, MaxFail, Parallel, Timeout, Wait, Yes
 from fleetctl.failure import FAILED, USAGE, Failed, Interrupted
 from fleetctl.fleet import Fleet, ask, drop_left_requests
@@ -60,6 +60,12 @@ def up(
             help="Accept that more than 30 % of the hosts have left fleet.yaml at once.",
         ),
     ] = False,
+    bundle_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle", metavar="FILE", help="Load this file of `fleetctl bundle` first; no internet is needed."
+        ),
+    ] = None,
 ) -> None:
     """Start the balancer and the controller, and wait until every pool has the hosts that it should have.
 
@@ -85,6 +91,8 @@ def up(
             typer.echo("the plan has nothing to do, and it still fits", err=True)
             return
     fleet.folder.ensure()
+    if bundle_file is not None:
+        bundle.take(fleet, bundle_file)
     command = " ".join(
         ["fleetctl up", *([plan_file.name] if plan_file else []), *_shown(hosts if limit else None)]
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fleet_lab.host import Host
 
 from fleet_controller.hosts.install.release import Release
@@ -30,6 +31,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
+@pytest.mark.slow
 def test_the_last_ones_are_kept_with_what_they_need(
     host: Host,
     fleet_of: FleetOf,
