@@ -51,6 +51,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "state": Entry("state", "app", "The state store: see, check, copy it, make it again."),
         "logs": Entry("logs", "app", "The logs of hosts' agents, of the controller and the balancer."),
         "exec": Entry("execute", "app", "Run a command on hosts, side by side."),
+        "support-bundle": Entry(
+            "support_bundle", "app", "One file with all that shows what is wrong, without secrets."
+        ),
     },
     "Daemons (what `up` starts)": {
         "controller": Entry("daemon", "controller_app", "Run the controller in the foreground."),

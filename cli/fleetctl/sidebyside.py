@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -46,13 +47,18 @@ class SideBySide(Generic[T]):
         self._working = threading.BoundedSemaphore(parallel)
         self._news: queue.Queue[tuple[str, object]] = queue.Queue(MOST_UNSHOWN)
 
-    def run(self, hosts: Sequence[str]) -> Iterator[tuple[str, object]]:
-        """(host, what it said) as it comes; of each host the last is a Done."""
+    def run(self, hosts: Sequence[str], until: float | None = None) -> Iterator[tuple[str, object]]:
+        """(host, what it said) as it comes; of each host the last is a Done. Ends at `until` (monotonic seconds)."""
         for host in hosts:
             threading.Thread(target=self._one, args=(host,), daemon=True, name=f"fleetctl-{host}").start()
         left = len(hosts)
         while left:
-            host, said = self._news.get()
+            try:
+                host, said = self._news.get(
+                    timeout=None if until is None else max(0.0, until - time.monotonic())
+                )
+            except queue.Empty:
+                return
             left -= isinstance(said, Done)
             yield host, said
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,18 @@ class Following:
         return code
 
 
-def wait(what: str, check: Callable[[], Any], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(0.02)
+@pytest.fixture
+def wait() -> Callable[..., None]:
+    """`wait(what, check)`: poll until `check` is truthy, or fail naming `what`."""
+
+    def until(what: str, check: Callable[[], Any], timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not check():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {timeout_s:.0f} s: {what}")
+            time.sleep(0.02)
+
+    return until
 
 
 @pytest.fixture
@@ -117,9 +124,10 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 @pytest.fixture
 def black_hole() -> Iterator[Callable[..., dict[str, Any]]]:
     """`black_hole(like, name)`: an entry of `hosts:` for a machine that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+    with ExitStack() as stack:
 
         def make(like: Host, name: str) -> dict[str, Any]:
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
             entry = like.entry(name=name)
             entry["ssh"] = {**entry["ssh"], "port": silent.getsockname()[1], "connect_timeout": "3s"}  # type: ignore[dict-item]
             return entry | {"address": "127.0.0.1"}

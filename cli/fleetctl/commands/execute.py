@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetctl.commands.options import duration
+from fleetctl import sudo as asking
+from fleetctl.commands.options import AskSudoPassword, duration
 from fleetctl.failure import USAGE, Failed, Interrupted
 from fleetctl.fleet import Fleet
 from fleetctl.lines import Lines
@@ -74,6 +75,7 @@ def execute(
         ),
     ] = None,
     sudo: Annotated[bool, typer.Option("--sudo", help="Run it as root.")] = False,
+    ask_sudo_password: AskSudoPassword = False,
     stdin: Annotated[
         Path | None,
         typer.Option(
@@ -102,6 +104,7 @@ def execute(
     """
     # Not at the top: it brings paramiko.
     from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.sudo import SudoPassword
     from fleetctl.sidebyside import SideBySide
 
     words = command or []
@@ -113,8 +116,15 @@ def execute(
     names = [one.name for one in hosts_meant(fleet.spec, host or (), pool)]
     if no_prefix and len(names) != 1:
         raise Failed(f"--no-prefix is for one host, and these are {len(names)}; name one with --host", USAGE)
+    if ask_sudo_password and not sudo:
+        raise Failed("--ask-sudo-password is for --sudo; give both", USAGE)
+    if ask_sudo_password and str(stdin) == "-" and not sys.stdin.isatty():
+        raise Failed(
+            "--ask-sudo-password and --stdin - both read what is piped in; give --stdin a file", USAGE
+        )
     data = _read(stdin)
-    with Machines(fleet.spec, fleet.folder.path) as machines:
+    password = SudoPassword(asking.ask(ask_sudo_password))
+    with Machines(fleet.spec, fleet.folder.path, password) as machines:
 
         def work(name: str, say: Callable[[object], None]) -> int | None:
             machine: Machine = machines.machine(name)

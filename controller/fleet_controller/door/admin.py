@@ -32,6 +32,10 @@ class FrontDoor:
         except ValidationError as error:
             raise FrontDoorError(f"the balancer at {self.address} answers nonsense: {error}") from error
 
+    def metrics(self) -> str:
+        """What Prometheus would read. Raises FrontDoorError."""
+        return self._call("GET", "/metrics").decode("utf-8", "replace")
+
     @failpoint.around("door.put")
     def put(self, backends: BackendList) -> None:
         """Swap the backends in; requests in flight are not touched. Raises FrontDoorError."""

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 
 class Between:
-    """Hands on what lies between the keeper's `begins` line and its last word; the rest is a login's noise, or ours."""
+    """Hands on what lies between the keeper's `begins` and `ends`; the rest is a login's noise, or ours."""
 
     def __init__(self, nonce: bytes, hear: Callable[[bytes], None]) -> None:
-        self._begin = b"\n" + nonce + b" begins null\n"
-        self._end = b"\n" + nonce + b" "
+        self._begin = b"\n" + nonce + b" begins\n"
+        # No line of its own: what a command wrote last is told before it is known whether more comes.
+        self._end = nonce + b" ends"
         self._hear = hear
         self._rest = b""
         self._state = 0

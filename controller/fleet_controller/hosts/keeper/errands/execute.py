@@ -12,9 +12,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from fleet_controller.hosts.keeper.elevation import elevation_of
+from fleet_controller.hosts.keeper.elevation import Elevation, elevation_of
 from fleet_controller.hosts.keeper.listening import Listener
-from fleet_controller.hosts.keeper.speech import say
 
 GRACE_S = 2.0
 PAUSE_S = 0.05
@@ -34,48 +33,53 @@ def errand(args: dict[str, Any]) -> dict[str, Any]:
         # sudo reads its line a byte at a time, so what follows is the command's own.
         data = password + data
     # What a login printed before us is not the command's.
-    say("begins", None)
-    sys.stderr.write("\n{} begins null\n".format(args["nonce"]))
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.write("\n{} begins\n".format(args["nonce"]))
+        stream.flush()
+    status = run(argv, data, args["limit_s"], root)
+    sys.stdout.write("{} ends".format(args["nonce"]))
+    return {"status": status}
+
+
+def run(argv: list[bytes], data: bytes, limit_s: float, root: Elevation | None) -> int | None:
     try:
         child = subprocess.Popen(
             argv, stdin=subprocess.PIPE if data else subprocess.DEVNULL, start_new_session=True
         )
     except OSError as error:
-        name = args["argv"][0]
-        found = not isinstance(error, FileNotFoundError)
-        sys.stderr.write(f"{name}: {error.strerror if found else 'command not found'}\n")
-        return {"status": 126 if found else 127, "timed_out": False}
+        missing = isinstance(error, FileNotFoundError)
+        why = "command not found" if missing else str(error.strerror)
+        os.write(2, argv[0] + b": " + why.encode() + b"\n")
+        return 127 if missing else 126
     if child.stdin is not None:
         threading.Thread(target=feed, args=(child.stdin, data), daemon=True).start()
-
-    def end() -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(child.pid, number)
-            except ProcessLookupError:
-                return
-            except PermissionError:
-                # sudo's own process is root's.
-                if root is not None:
-                    root.run(["kill", f"-{int(number)}", "--", f"-{child.pid}"], 10.0)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_S)
-                if number == signal.SIGTERM:
-                    continue  # what it started may go on
-
     listener = Listener()
-    until = time.monotonic() + args["limit_s"]
+    until = time.monotonic() + limit_s
     pause = 0.001
     while child.poll() is None:
         if listener.gone_within(pause):
-            end()
+            end(child, root)
             os._exit(1)
         if time.monotonic() >= until:
-            end()
-            return {"status": None, "timed_out": True}
+            end(child, root)
+            return None
         pause = min(PAUSE_S, pause * 1.5)
-    return {"status": child.returncode, "timed_out": False}
+    return child.returncode
+
+
+def end(child: subprocess.Popen[bytes], root: Elevation | None) -> None:
+    """SIGTERM to it and what it started, then SIGKILL to what is left of that."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            # sudo's own process is root's.
+            if root is not None:
+                root.run(["kill", f"-{int(number)}", "--", f"-{child.pid}"], 10.0)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_S)
 
 
 def feed(pipe: Any, data: bytes) -> None:
