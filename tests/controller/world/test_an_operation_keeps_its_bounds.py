@@ -1,4 +1,4 @@
-"""--limit, --parallel, --max-fail and a plan file under the whole loop, the controller killed again and again meanwhile."""
+"""--limit, --parallel, --max-fail and a plan file under the whole loop, with a controller that is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def ran(fleet_of: FleetOf, request: pytest.FixtureRequest) -> Any:
 
 
 def with_version(spec: FleetSpec, version: str) -> FleetSpec:
-    return spec.model_copy(update={"models": tuple(m.model_copy(update={"version": version}) for m in spec.models)})
+    return spec.model_copy(
+        update={"models": tuple(m.model_copy(update={"version": version}) for m in spec.models)}
+    )
 
 
 @pytest.mark.parametrize("kill_every", [0.0, 17.0])
