@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from itertools import islice
 
 from fleet_controller.actuate.circuit import Circuits
 from fleet_controller.actuate.hands import POLL_S, Hands, look_delay_s, retry_delay_s, told, words, work_on
@@ -26,7 +25,7 @@ Spawn = Callable[[str, Callable[[], None]], None]
 # A host that has not answered for so long takes nobody's place: a rack that is dark must not hold up the others.
 STUCK_S = 1.0
 # So many may be waited for at once all the same: each is a thread.
-MOST_STUCK = 256
+MOST_ASIDE = 256
 
 
 def in_thread(name: str, work: Callable[[], None]) -> None:
@@ -64,8 +63,7 @@ class Actuator:
 
     def stuck(self, site: Site) -> frozenset[str]:
         """Those of `busy` that somebody tries to connect to, and has for STUCK_S: they do not count as worked on."""
-        late = (host for host in self.busy() if site.machines.reaching_s(host) > STUCK_S)
-        return frozenset(islice(late, MOST_STUCK))
+        return frozenset(host for host in self.busy() if site.machines.reaching_s(host) > STUCK_S)
 
     def heard(self, hosts: Iterable[str]) -> None:
         """Whose agents answered in the last look."""
@@ -119,7 +117,9 @@ class Actuator:
         busy = self.busy()
         if host in busy:
             return False
-        if len(busy) < most or len(busy - self.stuck(site)) < most:
+        if len(busy) < most:
+            return True
+        if len(busy) < most + MOST_ASIDE and len(busy - self.stuck(site) - self._hands.loading) < most:
             return True
         if any(0.0 < site.machines.reaching_s(one) <= STUCK_S for one in busy):
             self._count_again()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet_controller.actuate.allowance import Allowance
@@ -33,7 +33,8 @@ POLL_S = 0.2
 class Hands:
     """`on_change` is called after every move of a host, from the thread that made it.
 
-    Whatever is done with them is a sign of life of the work on that host.
+    Whatever is done with them is a sign of life of the work on that host. `loading`: hosts whose agents load their
+    models, while nothing is done but look at them.
     """
 
     journal: Journal
@@ -43,6 +44,7 @@ class Hands:
     clock: Clock
     pulse: Pulse
     allowance: Allowance
+    loading: set[str] = field(default_factory=set)
 
     def alive(self, host: str) -> None:
         """The work on `host` goes on."""

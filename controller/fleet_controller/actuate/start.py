@@ -26,7 +26,12 @@ def start(action: Action, site: Site, hands: Hands) -> None:
     booted = {} if boot_s is None else {"boot_s": boot_s}
     hands.move(action.host, HostState.REACHABLE, action.reason, **booted)
     _launch(action, machine, found.agent, site, hands)
-    if not _await_ready(machine, site, hands):
+    hands.loading.add(action.host)
+    try:
+        ready = _await_ready(machine, site, hands)
+    finally:
+        hands.loading.discard(action.host)
+    if not ready:
         hands.journal.conclude(action, HostState.LOADING, "abandoned: the fleet goes down", hands.clock.now())
         return
     took = hands.clock.monotonic() - began

@@ -83,7 +83,12 @@ class ControllerSpec(Part):
         repr=False,
         description="Where it remembers what it did; default: .fleetctl/FLEET/ beside this file.",
     )
-    parallel: int = Field(default=16, ge=1, le=1024, description="Hosts that are worked on at the same time.")
+    parallel: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Hosts that are worked on at the same time, but for those that do not answer or load their models.",
+    )
     unreachable_after: PositiveDuration = Field(
         default=30.0, description="How long a host may be silent before it counts as unreachable."
     )

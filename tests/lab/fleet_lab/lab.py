@@ -23,6 +23,7 @@ class Lab:
         self.folder = Path(self._temporary.name)
         self._mark = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.hosts: list[Host] = []
+        self._ports: set[int] = set()
         self.client_key = make_key(self.folder / "id_ed25519")
         self.known_hosts = self.folder / "known_hosts"
         self.known_hosts.touch(mode=0o600)
@@ -42,7 +43,10 @@ class Lab:
         folder = self.folder / name
         if self._network is not None:
             return NetnsHost(name, folder, self._network, self.client_key, self._mark)
-        return Host(name, folder, "127.0.0.1", free_port("127.0.0.1"), self.client_key, self._mark)
+        while (port := free_port("127.0.0.1")) in self._ports:
+            pass  # the system gives the same one again as long as nobody listens there
+        self._ports.add(port)
+        return Host(name, folder, "127.0.0.1", port, self.client_key, self._mark)
 
     def yaml(self, hosts: list[Host] | None = None, **changes: object) -> str:
         """`hosts:` of a fleet.yaml."""

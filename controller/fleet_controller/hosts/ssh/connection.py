@@ -40,6 +40,7 @@ class SshConnection:
         self._slots = threading.BoundedSemaphore(MAX_SESSIONS)
         self._lock = threading.Lock()
         self._transport: paramiko.Transport | None = None
+        self._since: float | None = None
 
     def __repr__(self) -> str:
         way = f" via {self.jump.server.label}" if self.jump else ""
@@ -92,8 +93,17 @@ class SshConnection:
                     return self._transport, False
                 self._transport.close()
                 self._transport = None
-            self._transport = self._connect()
+            self._since = time.monotonic()
+            try:
+                self._transport = self._connect()
+            finally:
+                self._since = None
             return self._transport, True
+
+    def reaching_s(self) -> float:
+        """For how many seconds it has been tried to connect by now; 0: it is not tried."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     def ring(self, within_s: float) -> Literal["greets", "alive", "silent"]:
         """Whether the server greets, something else of the machine answers, or nothing does. Nobody logs in there.

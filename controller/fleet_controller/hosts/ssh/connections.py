@@ -35,6 +35,11 @@ class Connections:
         with self._lock:
             return self._to_host(name, ())
 
+    def reaching_s(self, name: str) -> float:
+        """For how many seconds a connection to this host has been tried by now; 0: nobody tries."""
+        made = self._made.get(name)
+        return 0.0 if made is None else made.reaching_s()
+
     def _to_host(self, name: str, waiting: tuple[str, ...]) -> SshConnection:
         _check_way(waiting, name)
         if name not in self._made:
