@@ -265,9 +265,9 @@ class Machine:
         """What time it is there, Unix seconds."""
         return float(self._ask("moment")["now"])
 
-    def knock(self, word: str, wait_s: float, listening: Callable[[], None]) -> bool:
+    def knock(self, word: str, wait_s: float, listening: Callable[[], None]) -> tuple[bool, str]:
         """Have the host listen on the agent's port for `wait_s`; `listening` is called once it does. Whether it
-        heard `word`."""
+        heard `word`, and why it can't listen there, "" where it can."""
         answer = self._ask(
             "knock",
             address=self.spec.bind_address,
@@ -277,7 +277,7 @@ class Machine:
             timeout_s=wait_s + FOLLOW_SLACK_S,
             progress=lambda said: listening(),
         )
-        return bool(answer["heard"])
+        return bool(answer["heard"]), printable(str(answer.get("deaf") or ""))
 
     def mend(self, name: str) -> str:
         """Do one of the doctor's safe mends (keeper/errands/mend.py); what was done."""

@@ -19,6 +19,7 @@ from fleet_controller.hosts.doctor.report import Report
 from fleet_controller.hosts.doctor.rounds import Rounds
 from fleet_controller.hosts.keeper.facts.nvidia import APPS, FIELDS, ROWS
 from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.spec import FleetSpec, HostSpec
 
 GIB = 1 << 30
@@ -145,13 +146,17 @@ def rounds_of(fleet_of: FleetOf, state: Path) -> Iterator[Callable[..., Rounds]]
     made: list[Machines] = []
 
     def make(
-        hosts: list[Host], ssh: dict[str, Any] | None = None, python: str = sys.executable, **changes: Any
+        hosts: list[Host],
+        ssh: dict[str, Any] | None = None,
+        python: str = sys.executable,
+        sudo: str | None = None,
+        **changes: Any,
     ) -> Rounds:
         entries = [host.entry(install={"python": python}, **changes) for host in hosts]
         for entry in entries:
             entry["ssh"] = {**entry["ssh"], **(ssh or {})}  # type: ignore[dict-item]
         spec = fleet_of(entries)
-        made.append(Machines(spec, state))
+        made.append(Machines(spec, state, SudoPassword(sudo)))
         return Rounds(spec, made[-1], state)
 
     yield make
@@ -163,8 +168,8 @@ def rounds_of(fleet_of: FleetOf, state: Path) -> Iterator[Callable[..., Rounds]]
 def examined(rounds_of: Callable[..., Rounds]) -> Callable[..., Report]:
     """The report on these hosts and on this machine."""
 
-    def examine(hosts: list[Host], ssh: dict[str, Any] | None = None, **changes: Any) -> Report:
-        return rounds_of(hosts, ssh, **changes).examine([host.name for host in hosts])
+    def examine(hosts: list[Host], **changes: Any) -> Report:
+        return rounds_of(hosts, **changes).examine([host.name for host in hosts])
 
     return examine
 

@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from fleet_lab import nvidia
+from fleet_lab import accounts, nvidia
 from fleet_lab.host import free_port, make_key
 
 from fleet_controller.hosts.doctor.finding import Severity
@@ -63,6 +63,7 @@ def test_a_silent_host_delays_no_other(ssh_hosts, examined):
     assert quick.seconds < slow.seconds and 1.5 < slow.seconds < 6
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_copied_are_told(host, examined, of):
     host.noisy_files()
     [found] = of(examined([host]), "h1", "sftp")
@@ -77,6 +78,7 @@ def test_a_full_disk_is_told(host, examined, of):
     assert "free in" in found.what and "df -h" in found.fix
 
 
+@pytest.mark.slow
 def test_sshd_that_lets_few_in_is_told(ssh_hosts, examined, of):
     [host] = ssh_hosts(1)
     host.max_startups = "2:50:3"
@@ -144,6 +146,7 @@ esac
     assert "too hot" in bad(of(report, "h1", "throttling"))[0].what
 
 
+@pytest.mark.slow
 def test_an_nvidia_smi_that_hangs_hides_nothing_else(host, examined, of, monkeypatch):
     # The limits are the keeper's own; shorter ones are sent here.
     whole = parcel("examine")
@@ -196,6 +199,7 @@ def test_what_is_safe_is_mended(host, rounds_of, of):
     assert not left.exists() and young.exists()
 
 
+@pytest.mark.slow
 def test_a_mend_that_needs_root_is_done_by_the_program_of_the_host(host, rounds_of, of, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs to be root on the host")
@@ -212,3 +216,71 @@ esac
     [mend] = mends(rounds.examine(["h1"]), trust=False)
     assert mend.name == "persistence" and rounds.mend(mend)
     assert not of(rounds.examine(["h1"]), "h1", "persistence")
+
+
+def test_an_address_that_the_host_does_not_have_is_told(host, examined, of):
+    """Behind NAT: others know the machine by an address on which it can't listen."""
+    agent = {"port": free_port("127.0.0.1"), "listen": "203.0.113.7"}
+    [found] = bad(of(examined([host], agent=agent), "h1", "door"))
+    assert "of 203.0.113.7: " in found.what and "agent.listen" in found.fix
+
+
+HOSTILE = """#!/bin/sh
+# Reads the keeper's text as Python would, and answers in its place.
+word=$(grep -o '@fleetctl-[0-9a-f]*@' | tail -1)
+printf '\\n%s answer %s\\n' "$word" '{answer}'
+"""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"system": {"value": {"os": "\\u001b[2J\\u202eevil"}}, "disk": {"value": {"free": "1e999"}}, "port": 7}',
+        pytest.param(
+            '{"driver": {"value": {"devices": {"a": 1}, "nodes": -1e308}}, "now": "soon", "heard": []}',
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("[1, 2, 3]", marks=pytest.mark.slow),
+        "not json",
+    ],
+)
+def test_a_host_that_lies_spoils_its_own_page_alone(ssh_hosts, examined, of, answer):
+    hosts = ssh_hosts(2)
+    hosts[0].with_program("python3", HOSTILE.replace("{answer}", answer))
+    report = examined(hosts, python="python3")
+    assert of(report, "h2", "os")[0].severity is Severity.OK
+    assert not any("\x1b" in f.what or "\u202e" in f.what for _, f in report.each())
+    assert report.hosts[0].findings
+    assert not [f for f in report.hosts[0].findings if f.check == "disk" and f.severity is Severity.OK]
+
+
+@pytest.mark.skipif(bool(accounts.missing()), reason=accounts.missing())
+@pytest.mark.parametrize(
+    ("sudo", "given", "severity", "words"),
+    [
+        pytest.param("nopasswd", None, "ok", "asks for no password", marks=pytest.mark.slow),
+        pytest.param("password", None, "warning", "asks for a password", marks=pytest.mark.slow),
+        ("password", "canary-xyzzy", "ok", "with the password that was given"),
+        pytest.param(
+            "password", "another one", "warning", "does not take the password", marks=pytest.mark.slow
+        ),
+        ("none", "canary-xyzzy", "warning", ""),
+    ],
+)
+def test_a_user_who_is_not_root(host, rounds_of, of, sudo, given, severity, words):
+    accounts.give_account(host, "canary-xyzzy", sudo)
+    report = rounds_of([host], python="python3", sudo=given).examine(["h1"])
+    [found] = of(report, "h1", "sudo")
+    assert (found.severity, words in found.what) == (severity, True), found
+    assert "canary-xyzzy" not in repr(report)
+    assert of(report, "h1", "ssh")[0].what.startswith(f"connected as {accounts.NAME}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(accounts.missing()), reason=accounts.missing())
+def test_a_folder_of_somebody_else_is_told_and_left_alone(host, examined, of):
+    accounts.give_account(host, "secret", "none")
+    place = host.home / ".fleetctl"
+    place.mkdir(mode=0o755)  # root's
+    [found] = bad(of(examined([host], python="python3"), "h1", "disk"))
+    assert "may not write" in found.what and "chown" in found.fix and found.mend is None

@@ -145,6 +145,8 @@ ILL: list[tuple[str, dict[str, Any], str, str, str | None]] = [
     ),
     ("persistence", {"gpus": smi(nvidia.gpu(persistence="Disabled"))}, "warning", "GPU 0", "persistence"),
     ("ecc", {"gpus": smi(nvidia.gpu(errors="3"))}, "problem", "3 uncorrected", None),
+    ("ecc", {"gpus": smi(nvidia.gpu(ever="5"))}, "warning", "5 uncorrected memory errors in its life", None),
+    ("door", {"door": Door(9400, deaf="10.0.0.11: no such address")}, "problem", "nothing can listen", None),
     ("ecc", {"gpus": smi(nvidia.gpu(retired="Yes"))}, "problem", "page waits to be retired", None),
     (
         "ecc",

@@ -12,7 +12,7 @@ OTHER = "GPU-0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 # In the order of keeper/facts/nvidia.py: index .. mig.mode.current.
 GPU = (
     "{index}, NVIDIA H100 80GB HBM3, {uuid}, 00000000:3B:00.0, 550.54.14, {persistence}, 81559, {used}, {heat},"
-    " Enabled, {errors}, 0, {retired}, {hw_thermal}, Not Active, Not Active, {power_cap}, Disabled"
+    " Enabled, {errors}, {ever}, {retired}, {hw_thermal}, Not Active, Not Active, {power_cap}, Disabled"
 )
 WELL = {
     "index": "0",
@@ -21,6 +21,7 @@ WELL = {
     "used": "4",
     "heat": "31",
     "errors": "0",
+    "ever": "0",
     "retired": "[N/A]",
     "hw_thermal": "Not Active",
     "power_cap": "Not Active",

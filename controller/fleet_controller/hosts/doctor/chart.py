@@ -35,13 +35,15 @@ class Line:
 @dataclass(frozen=True)
 class Door:
     """The agent's port, asked from this machine. `answered_s`: an agent, or the host on its behalf (`asked`), answered
-    after so long. `trouble`: it did not, and how. Neither: it was not tried, `skipped` says why."""
+    after so long. `trouble`: it did not, and how. Neither: it was not tried, `skipped` says why.
+    `deaf`: the host can't listen there, and why."""
 
     port: int = 0
     asked: str = ""
     answered_s: float | None = None
     trouble: str = ""
     skipped: str = ""
+    deaf: str = ""
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,11 @@ def _knock(machine: Machine, port: int) -> Door:
     word = secrets.token_hex(8)
     seen: list[Door] = []
     try:
-        heard = machine.knock(word, KNOCK_S, lambda: seen.append(_connect(machine, port, word)))
+        heard, deaf = machine.knock(word, KNOCK_S, lambda: seen.append(_connect(machine, port, word)))
     except HostFailure as failure:
         return Door(port, skipped=f"not tried: {failure.cause}")
+    if deaf:
+        return Door(port, deaf=f"{machine.spec.bind_address}: {brief(deaf, 200)}")
     door = seen[0] if seen else Door(port, skipped="not tried: the host did not listen")
     if door.answered_s is not None and not heard:
         return Door(port, trouble="another machine answers there")

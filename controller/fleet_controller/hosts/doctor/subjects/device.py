@@ -9,6 +9,7 @@ from fleet_controller.hosts.doctor.finding import Finding, problem, skipped, unk
 from fleet_controller.hosts.doctor.subjects import driver, smi
 from fleet_controller.hosts.doctor.subjects.smi import Row
 
+AGGREGATE = "ecc.errors.uncorrected.aggregate.total"
 VOLATILE = "ecc.errors.uncorrected.volatile.total"
 RESET = "fleetctl drain {host}; then on the host: sudo nvidia-smi --gpu-reset -i "
 REPLACE = "Have the GPU replaced; until then keep the host out: fleetctl drain {host}"
@@ -75,7 +76,10 @@ def _of_one(row: Row, remap: Row) -> Iterator[Finding]:
     if row.yes("retired_pages.pending"):
         why = "the bad page is in use until the GPU is reset"
         yield problem("ecc", f"{gpu}: a bad memory page waits to be retired", why, RESET + index)
-    errors = row.number(VOLATILE) or 0
+    errors, ever = row.number(VOLATILE) or 0, row.number(AGGREGATE) or 0
+    if ever and not errors:
+        why = "none since the driver was loaded; a number that grows announces a failing GPU"
+        yield warning("ecc", f"{gpu}: {ever:.0f} uncorrected memory errors in its life", why, "Watch it")
     if errors:
         why = "each killed a program or spoilt what it computed"
         yield problem(

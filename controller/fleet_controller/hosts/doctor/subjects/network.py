@@ -54,6 +54,13 @@ def _door(chart: Chart) -> Iterator[Finding]:
             f" --add-port={door.port}/tcp && sudo firewall-cmd --reload) and in the"
             " cloud's security group, or check agent.listen",
         )
+    elif door.deaf:
+        yield problem(
+            "door",
+            f"nothing can listen on port {door.port} of {door.deaf}",
+            "the agent can't start: behind NAT a machine does not have the address that others know it by",
+            'Set agent.listen to "0.0.0.0" or to an address of the machine itself',
+        )
     else:
         yield skipped("door", door.skipped or "not tried")
 

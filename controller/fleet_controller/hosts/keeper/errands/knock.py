@@ -15,12 +15,16 @@ from fleet_controller.hosts.keeper.speech import say
 
 
 def errand(args: dict[str, Any]) -> dict[str, Any]:
-    """{"heard": whether somebody connected and said the word}. Says the progress "listening" once it does."""
+    """{"heard": whether somebody connected and said the word}, or {"deaf": why it can't listen there: an agent could
+    not either}. Says the progress "listening" once it does."""
     place = Place(args)
-    if not os.path.isdir(place.run):
-        return {"heard": wait(args)}
-    with Lock(os.path.join(place.run, "lock"), 1.0):
-        return {"heard": wait(args)}
+    try:
+        if not os.path.isdir(place.run):
+            return {"heard": wait(args)}
+        with Lock(os.path.join(place.run, "lock"), 1.0):
+            return {"heard": wait(args)}
+    except OSError as error:
+        return {"heard": False, "deaf": error.strerror or str(error)}
 
 
 def wait(args: dict[str, Any]) -> bool:

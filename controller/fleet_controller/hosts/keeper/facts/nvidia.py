@@ -23,6 +23,8 @@ LIBRARIES = (
     "/usr/local/lib",
 )
 SMI_S = 20.0
+# Of the kernel's log, in which Xids may lie far back.
+LOG = 8 << 20
 
 # `nvidia-smi --help-query-gpu`. clocks_throttle_reasons became clocks_event_reasons with driver 535, which takes both
 # names; a driver that does not know a field says so, and is asked again without it.
@@ -150,15 +152,17 @@ def command(pid: int) -> str:
 
 def kernel_log(args: dict[str, Any]) -> dict[str, Any]:
     """What the kernel's log has of Xids since the machine was started: by dmesg, as root where we may be."""
-    said = call(["dmesg"], 10)
+    said = call(["dmesg"], 10, LOG)
     if said.get("status") != 0 and not said.get("missing"):
         try:
             done = elevation_of(args).run(["dmesg"], 10)
-            said = {"status": done.returncode, "out": text(done.stdout), "err": text(done.stderr)}
+            said = {"status": done.returncode, "out": text(done.stdout, LOG), "err": text(done.stderr)}
         except Trouble:
             pass
     if said.get("status") != 0:
-        said = call(["journalctl", "-k", "-b", "-q", "--no-pager", "-n", "5000", "-o", "short-monotonic"], 10)
+        said = call(
+            ["journalctl", "-k", "-b", "-q", "--no-pager", "-n", "5000", "-o", "short-monotonic"], 10, LOG
+        )
         if said.get("status") != 0 or not said.get("out", "").strip():
             return {"denied": True}
     lines = [line for line in said["out"].splitlines() if "NVRM: Xid" in line]

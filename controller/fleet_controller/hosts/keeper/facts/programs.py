@@ -16,8 +16,8 @@ def found(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":" + MORE)
 
 
-def call(argv: list[str], seconds: float) -> dict[str, Any]:
-    """{"missing": True}, or {"status", "out", "err"}. Raises subprocess.TimeoutExpired."""
+def call(argv: list[str], seconds: float, most: int = SAID) -> dict[str, Any]:
+    """{"missing": True}, or {"status", "out", "err"}: the last `most` bytes. Raises subprocess.TimeoutExpired."""
     program = found(argv[0])
     if program is None:
         return {"missing": True}
@@ -28,8 +28,8 @@ def call(argv: list[str], seconds: float) -> dict[str, Any]:
         timeout=seconds,
         env=dict(os.environ, LC_ALL="C"),
     )
-    return {"status": done.returncode, "out": text(done.stdout), "err": text(done.stderr)}
+    return {"status": done.returncode, "out": text(done.stdout, most), "err": text(done.stderr, most)}
 
 
-def text(data: bytes) -> str:
-    return data[-SAID:].decode("utf-8", "replace")
+def text(data: bytes, most: int = SAID) -> str:
+    return data[-most:].decode("utf-8", "replace")
