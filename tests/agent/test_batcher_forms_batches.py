@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from fleet_agent.queue.batcher import Batch, Batcher, Finished
+from fleet_agent.queue.batch import Batch, Finished
+from fleet_agent.queue.batcher import Batcher
 from fleet_wire.refusal import Refusal
 
 
-def parts(batch: Batch | None) -> list[tuple[int, int, int]]:
+def parts(batch: Batch[int] | None) -> list[tuple[int, int, int]]:
     assert batch is not None
     return [(part.request, part.start, part.stop) for part in batch.parts]
 
 
-def batcher(size: int = 4, delay: float = 0.0, queue: int = 10) -> Batcher[str]:
+def batcher(size: int = 4, delay: float = 0.0, queue: int = 10) -> Batcher[int, str]:
     return Batcher(size, delay, queue)
 
 
@@ -68,9 +69,9 @@ def test_an_answer_is_joined_in_order_though_its_batches_return_out_of_order():
     queue.add(1, 5, now=0.0)
     first, second, third = (queue.take(0.0).batch for _ in range(3))
     assert first and second and third
-    assert queue.finish(third, ["e"], 1.0) == []
-    assert queue.finish(first, ["ab"], 1.0) == []
-    assert queue.finish(second, ["cd"], 1.0) == [Finished(1, ["ab", "cd", "e"])]
+    assert queue.finish(third, ["e"], 1.0) == ([], 0)
+    assert queue.finish(first, ["ab"], 1.0) == ([], 0)
+    assert queue.finish(second, ["cd"], 1.0) == ([Finished(1, ["ab", "cd", "e"])], 0)
     assert repr(queue) == "<Batcher 0 queued, 0 in flight, 0 items wait>"
 
 
@@ -90,7 +91,7 @@ def test_the_rest_of_an_expired_request_is_not_sent_and_its_running_part_is_drop
     assert running is not None
     taken = queue.take(2.0)
     assert (taken.batch, taken.expired) == (None, (1,))
-    assert queue.finish(running, ["abcd"], 2.0) == []
+    assert queue.finish(running, ["abcd"], 2.0) == ([], 4)
     assert queue.waiting_items == 0
 
 
@@ -129,7 +130,7 @@ def test_a_refused_part_ends_its_request_and_no_other():
     batch = queue.take(0.0).batch
     assert batch is not None
     bad = Refusal("bad_request", "instance 0")
-    assert queue.finish(batch, ["ab", bad], 1.0) == [Finished(1, ["ab"]), Finished(2, bad)]
+    assert queue.finish(batch, ["ab", bad], 1.0) == ([Finished(1, ["ab"]), Finished(2, bad)], 0)
     assert queue.take(1.0).batch is None
 
 
@@ -157,12 +158,12 @@ def test_impossible_settings_are_refused(settings):
         Batcher(*settings)
 
 
-def timed(size: int = 4, each: float = 0.1, fixed: float = 0.0) -> Batcher[str]:
+def timed(size: int = 4, each: float = 0.1, fixed: float = 0.0) -> Batcher[int, str]:
     """Its batches are known to take `fixed` seconds and `each` per item."""
     return Batcher(size, 0.0, 100, lambda items: fixed + each * items)
 
 
-def ran(queue: Batcher[str], now: float) -> None:
+def ran(queue: Batcher[int, str], now: float) -> None:
     """A batch came back just now, so that predictions are believed."""
     queue.add(10_000, 1, now)
     batch = queue.take(now + 1.0).batch

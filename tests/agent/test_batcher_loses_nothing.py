@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fleet_agent.queue.batcher import Batch, Batcher, Finished
+from fleet_agent.queue.batch import Batch, Finished
+from fleet_agent.queue.batcher import Batcher
 from fleet_wire.refusal import Refusal
 
 Items = list[tuple[int, int]]  # (request, item)
@@ -18,12 +19,12 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batcher: Batcher[Items] = Batcher(SIZE, 0.3, QUEUE)
+        self.batcher: Batcher[int, Items] = Batcher(SIZE, 0.3, QUEUE)
         self.now = 0.0
         self.counts: dict[int, int] = {}
         self.deadlines: dict[int, float] = {}
         self.open: set[int] = set()
-        self.running: list[Batch] = []
+        self.running: list[Batch[int]] = []
         self.computed: set[tuple[int, int]] = set()
 
     @rule(count=st.integers(1, 13), timeout=st.none() | st.floats(0.01, 2.0), priority=st.integers(0, 9))
@@ -79,9 +80,9 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), bad=st.sets(st.integers(0, SIZE - 1), max_size=2))
     def finish(self, data: st.DataObject, bad: set[int]) -> None:
         batch = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
-        self.over(self.batcher.finish(batch, self.outcomes(batch, bad), self.now))
+        self.over(*self.batcher.finish(batch, self.outcomes(batch, bad), self.now), batch)
 
-    def outcomes(self, batch: Batch, bad: set[int]) -> list[Items | Refusal]:
+    def outcomes(self, batch: Batch[int], bad: set[int]) -> list[Items | Refusal]:
         return [
             Refusal("internal", "bad")
             if index in bad
@@ -89,7 +90,8 @@ class Life(RuleBasedStateMachine):
             for index, part in enumerate(batch.parts)
         ]
 
-    def over(self, finished: list[Finished[Items]]) -> None:
+    def over(self, finished: list[Finished[int, Items]], unwanted: int, batch: Batch[int]) -> None:
+        assert unwanted == sum(part.size for part in batch.parts if part.request not in self.open)
         for end in finished:
             self.open.remove(end.request)
             if not isinstance(end.outcome, Refusal):
@@ -109,7 +111,7 @@ class Life(RuleBasedStateMachine):
             self.take()
             if self.running:
                 batch = self.running.pop()
-                self.over(self.batcher.finish(batch, self.outcomes(batch, set()), self.now))
+                self.over(*self.batcher.finish(batch, self.outcomes(batch, set()), self.now), batch)
         assert not self.open
 
 

@@ -95,7 +95,7 @@ def test_texts_share_batches_with_those_of_their_bucket_and_padding_is_counted(a
     st.integers(1, 8),
 )
 def test_no_batch_has_two_groups_and_all_are_computed(asked: list[tuple[int, int, int]], most: int) -> None:
-    queue: Batcher[int] = Batcher(most)
+    queue: Batcher[int, int] = Batcher(most)
     groups = {}
     for number, (group, count, priority) in enumerate(asked):
         queue.add(number, count, 0.0, priority=priority, group=group or None)
@@ -115,7 +115,7 @@ def test_no_batch_has_two_groups_and_all_are_computed(asked: list[tuple[int, int
 
 
 def test_a_rare_length_does_not_wait_for_the_others_to_end() -> None:
-    queue: Batcher[int] = Batcher(2)
+    queue: Batcher[int, int] = Batcher(2)
     for number in range(8):
         queue.add(number, 1, 0.0, group="rare" if number == 3 else "usual")
     order = []

@@ -11,8 +11,8 @@ from fleet_agent.crew.link import WorkerLink
 from fleet_agent.device.memory import bounded
 from fleet_agent.device.watch import DeviceWatch
 from fleet_agent.generate.scheduler import Step
-from fleet_agent.queue.batcher import Batch
-from fleet_agent.served.served import ServedModel
+from fleet_agent.queue.batch import Batch
+from fleet_agent.served.served import ServedModel, Ticket
 from fleet_wire.agent import DeviceMemory, RecycleConfig
 
 
@@ -22,7 +22,7 @@ class Run:
     the one before it was still computed."""
 
     model: ServedModel
-    batch: Batch
+    batch: Batch[Ticket]
     lane: int | None
     followed: bool
 

@@ -7,7 +7,6 @@ A free device gets a batch at once if anything waits. What a worker was computin
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -23,13 +22,12 @@ from fleet_agent.engine.stepper import Stepper
 from fleet_agent.generate.sequence import Sequence as Generated
 from fleet_agent.generate.sequence import Wish
 from fleet_agent.outside.engines import OutsideEngines
-from fleet_agent.queue.batcher import Finished
+from fleet_agent.queue.batch import Finished
 from fleet_agent.queue.capacity import Capacity
 from fleet_agent.queue.turns import Turns
 from fleet_agent.served.answer import Answer
 from fleet_agent.served.ledger import Ledger
-from fleet_agent.served.served import ServedModel
-from fleet_agent.served.ticket import Ticket
+from fleet_agent.served.served import ServedModel, Ticket
 from fleet_agent.values.payload import Payload, count_of
 from fleet_agent.versions.repository import Repository
 from fleet_agent.versions.stock import loads_of, model_status
@@ -61,8 +59,6 @@ class Engine:
             config, self.everyone, nvml, self._pump_soon, self._ran, self._lost, self._restocked
         )
         self.slots = self._crew.slots
-        self._ids = itertools.count(1)
-        self._tickets: dict[int, Ticket] = {}
         self._turns = Turns(self.everyone)
         self._stepper = Stepper(self._turns)
         self.repository = Repository(
@@ -74,7 +70,7 @@ class Engine:
             self._memory,
             lambda: self.draining,
         )
-        self._feeder = Feeder(self.slots, self._turns, self._stepper, self._tickets, self._expire, self._over)
+        self._feeder = Feeder(self.slots, self._turns, self._stepper, self._expire, self._over)
         self._pump = Pump(self.slots, self.everyone, self._feeder, self._crew.recycle)
         self._stopping = False
         self.traces: Traces | None = None  # set before `start` where they are wanted
@@ -88,10 +84,8 @@ class Engine:
     async def stop(self) -> None:
         """Refuse what is still here as `unavailable`, end the workers and wait for them."""
         self._stopping = True
-        for ticket in list(self._tickets.values()):
-            self._refuse(ticket, Refusal("unavailable", "this server is stopping", 1.0))
         for model in self.everyone:
-            model.generation.stop(Refusal("unavailable", "this server is stopping", 1.0))
+            self._empty(model, Refusal("unavailable", "this server is stopping", 1.0))
         await self.repository.stop()
         await asyncio.gather(self._crew.stop(), self.outside.stop())
 
@@ -110,24 +104,22 @@ class Engine:
         """Queue a request; `deadline` is in time.monotonic() seconds. `ended` is called once, later, unless the ticket
         is abandoned. Raises Refusal."""
         now = time.monotonic()
-        request = next(self._ids)
         count = count_of(payload)
+        ticket = Ticket(served, payload, count, now, wants_tokens, ended)
         try:
             busy_s = 0.0 if deadline is None else self._feeder.busy_s(now)
-            served.batcher.add(request, count, now, deadline, priority, busy_s, served.group_of(payload))
+            served.batcher.add(ticket, count, now, deadline, priority, busy_s, served.group_of(payload))
         except Refusal as refusal:
             served.counters.turned_away(refusal)
             if trace is not None:
                 trace.ended(refusal)
             raise
-        ticket = Ticket(request, served, payload, count, now, wants_tokens, ended)
         if trace is not None:
             ticket.trace = trace
         if deadline is not None:
             loop = asyncio.get_running_loop()
             ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
-        self._tickets[request] = ticket
-        self._pump.came = request
+        self._pump.came += 1
         self._pump.soon()
         return ticket
 
@@ -144,7 +136,9 @@ class Engine:
 
     def served(self, model: str, version: str | None = None) -> ServedModel:
         """The model, if it can take requests now. Raises Refusal `not_found` or `unavailable`."""
-        served = self.known(model, version)
+        served = self.models.get(model) if version is None else None
+        if served is None:
+            served = self.known(model, version)
         if self.draining:
             raise Refusal("unavailable", "this server is draining and takes no new requests", 1.0)
         if served.error is not None:
@@ -177,7 +171,7 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        return not self._tickets and not any(model.generation.busy for model in self.everyone)
+        return not any(m.batcher.queued or m.batcher.in_flight or m.generation.busy for m in self.everyone)
 
     # What the agent says about itself
 
@@ -278,25 +272,26 @@ class Engine:
         self._stepper.lost(slot, self.everyone, ended)
         self._feeder.lost(slot, ended)
         if all(other.fault is not None for other in self.slots):
-            for ticket in list(self._tickets.values()):
-                self._refuse(ticket, Refusal("unavailable", self.reason() or ended, 30.0))
             for model in self.everyone:
-                model.generation.stop(Refusal("unavailable", self.reason() or ended, 30.0))
+                self._empty(model, Refusal("unavailable", self.reason() or ended, 30.0))
 
     def _restocked(self) -> None:
         """What is loaded has changed. Nobody waits for a model that can't be loaded (again)."""
-        failed = {model: model.error for model in self.everyone if model.error is not None}
-        if failed:
-            for ticket in [ticket for ticket in self._tickets.values() if ticket.model in failed]:
-                self._refuse(ticket, Refusal("unavailable", failed[ticket.model] or "", 30.0))
-            for model, error in failed.items():
-                model.generation.stop(Refusal("unavailable", error or "", 30.0))
+        for model in self.everyone:
+            if model.error is not None:
+                self._empty(model, Refusal("unavailable", model.error, 30.0))
 
-    def _over(self, model: ServedModel, finished: list[Finished[Answer]], now: float) -> None:
+    def _empty(self, model: ServedModel, refusal: Refusal) -> None:
+        """Refuse whatever asks for it."""
+        for ticket in model.batcher.requests:
+            self._refuse(ticket, refusal)
+        model.generation.stop(refusal)
+
+    def _over(self, model: ServedModel, finished: list[Finished[Ticket, Answer]], now: float) -> None:
         """Requests that a batch has brought to their end."""
         latencies: list[float] = []
         for each in finished:
-            self._answer(self._tickets[each.request], each.outcome, now, latencies)
+            self._answer(each.request, each.outcome, now, latencies)
         model.counters.completed += len(latencies)
         model.counters.latency.record_all(latencies)
 
@@ -315,7 +310,7 @@ class Engine:
                 ticket, Refusal("internal", f"model {name}'s outputs differ from batch to batch: {error}")
             )
             return
-        del self._tickets[ticket.id]
+        ticket.over = True
         if ticket.timer is not None:
             ticket.timer.cancel()
         latencies.append((now - ticket.started) * 1000.0)
@@ -341,7 +336,11 @@ class Engine:
         ticket.ended(refusal)
 
     def _forget(self, ticket: Ticket) -> bool:
+        """False: it has its answer."""
+        if ticket.over:
+            return False
+        ticket.over = True
         if ticket.timer is not None:
             ticket.timer.cancel()
-        ticket.model.batcher.cancel(ticket.id)
-        return self._tickets.pop(ticket.id, None) is not None
+        ticket.model.batcher.cancel(ticket)
+        return True

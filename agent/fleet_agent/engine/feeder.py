@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleet_agent.crew.slot import Run, Slot
 from fleet_agent.crossing.area import LANES, Placed
 from fleet_agent.engine.outcome import copied, outcomes
 from fleet_agent.engine.stepper import Stepper
-from fleet_agent.queue.batcher import Batch, Finished
+from fleet_agent.queue.batch import Batch, Finished
 from fleet_agent.queue.turns import Turns
 from fleet_agent.served.answer import Answer
-from fleet_agent.served.served import ServedModel
-from fleet_agent.served.ticket import Ticket
+from fleet_agent.served.served import ServedModel, Ticket
 from fleet_agent.values import payload as payloads
 from fleet_agent.values.lengths import lengths_of, padding
 from fleet_wire.refusal import Refusal
@@ -39,15 +38,12 @@ class Feeder:
         slots: Sequence[Slot],
         turns: Turns[ServedModel],
         stepper: Stepper,
-        tickets: Mapping[int, Ticket],
         expire: Callable[[Ticket], None],
-        over: Callable[[ServedModel, list[Finished[Answer]], float], None],
+        over: Callable[[ServedModel, list[Finished[Ticket, Answer]], float], None],
     ) -> None:
-        """`tickets`: every request that is in a queue or on a device."""
         self._slots = slots
         self._turns = turns
         self._stepper = stepper
-        self._tickets = tickets
         self._expire = expire
         self._over = over
 
@@ -86,14 +82,14 @@ class Feeder:
         """Give it a batch of that model, if one is ripe."""
         now = time.monotonic()
         taken = model.batcher.take(now)
-        for request in taken.expired:
-            self._expire(self._tickets[request])
+        for ticket in taken.expired:
+            self._expire(ticket)
         if taken.batch is None:
             return False
         self._send(slot, model, taken.batch, now)
         return True
 
-    def _send(self, slot: Slot, model: ServedModel, batch: Batch, now: float) -> None:
+    def _send(self, slot: Slot, model: ServedModel, batch: Batch[Ticket], now: float) -> None:
         assert slot.link is not None
         assert slot.link.area is not None
         if slot.running:
@@ -104,7 +100,7 @@ class Feeder:
             # What takes so little time has little to put there, too.
             lane = 0 if short is not None and short <= _AHEAD_S else None
         slot.running.append(Run(model, batch, lane, followed=bool(slot.running)))
-        tickets = [self._tickets[part.request] for part in batch.parts]
+        tickets = [part.request for part in batch.parts]
         sizes = [part.stop - part.start for part in batch.parts]
         parts = [
             ticket.payload if size == ticket.count else payloads.cut(ticket.payload, part.start, part.stop)
@@ -180,9 +176,8 @@ class Feeder:
         slot.busy_s = slot.busy(now)
         slot.busy_since = now if slot.running else None
         slot.guard.answered += len(batch.parts)
-        over = model.batcher.finish(batch, results, now)
-        model.counters.unwanted += model.batcher.unwanted
-        model.batcher.unwanted = 0
+        over, unwanted = model.batcher.finish(batch, results, now)
+        model.counters.unwanted += unwanted
         self._over(model, over, now)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fleet_agent.crew.slot import Slot
 from fleet_agent.crossing.area import Placed
-from fleet_agent.queue.batcher import Batch
-from fleet_agent.served.answer import Answer
-from fleet_agent.served.served import ServedModel
+from fleet_agent.queue.batch import Batch
+from fleet_agent.served.answer import Answer, Together
+from fleet_agent.served.served import ServedModel, Ticket
 from fleet_agent.values import payload as payloads
 from fleet_agent.values.payload import Rows, count_of
 from fleet_wire.refusal import Refusal
@@ -24,7 +26,7 @@ def copied(slot: Slot, placed: dict[str, Placed]) -> Rows:
 
 
 def outcomes(
-    model: ServedModel, batch: Batch, sent: Sequence[tuple[Any, ...]] | None, together: Rows | None
+    model: ServedModel, batch: Batch[Ticket], sent: Sequence[tuple[Any, ...]] | None, together: Rows | None
 ) -> list[Answer | Refusal]:
     """What the worker sent, checked: what comes out must be as many rows as went in."""
     sizes = [part.stop - part.start for part in batch.parts]
@@ -35,6 +37,9 @@ def outcomes(
     given = count_of(together)
     if given != batch.size:
         return [_miscounted(model, given, batch.size)] * len(sizes)
+    if sent is None and batch.size == len(sizes) and isinstance(together, np.ndarray):
+        whole = Together(together)
+        return [Answer(None, True, None, whole, at) for at in range(batch.size)]
     pieces = payloads.split(together, sizes)
     if sent is None:
         return [Answer(rows, True, None) for rows in pieces]

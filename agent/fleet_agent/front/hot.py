@@ -22,9 +22,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from fleet_agent.front.server import Front, broken
 from fleet_agent.http.call import MAX_BODY, Reply, deadline_of, priority_of, refused, request_id
 from fleet_agent.http.head import Head, read
+from fleet_agent.protocol.asked import Asked
 from fleet_agent.protocol.inference import Reader
 from fleet_agent.served.answer import Answer
-from fleet_agent.served.ticket import Ticket
+from fleet_agent.served.served import Ticket
 from fleet_wire.refusal import Refusal
 
 _BODY_TIMEOUT_S = 60.0
@@ -87,6 +88,7 @@ class HotProtocol(HttpToolsProtocol):
         self._parsing = False  # the parser has seen the beginning of a message and not its end
         self._head: Head | None = None  # of the call that is in work here
         self._known: Known | None = None  # and what is known of it, while its body isn't whole
+        self._asked: Asked | None = None  # and what was understood of it
         self._ticket: Ticket | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
@@ -223,29 +225,29 @@ class HotProtocol(HttpToolsProtocol):
             self._head = head = named(head)
         headers = head.headers
         try:
-            asked = known.read(body)
+            asked = self._asked = known.read(body)
             deadline = deadline_of(headers) if known.timed else None
-
-            def ended(outcome: Answer | Refusal) -> None:
-                self._ticket = None
-                try:
-                    if isinstance(outcome, Refusal):
-                        self._reply(refused(outcome))
-                    else:
-                        self._reply(asked.reply(outcome))
-                except Refusal as refusal:
-                    self._reply(refused(refusal))
-                except Exception:  # The last boundary, as in Front.
-                    self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
-
             trace = None if engine.traces is None else engine.traces.begin(headers, asked.served.config)
             self._ticket = engine.submit(
-                asked.served, asked.payload, ended, deadline, known.priority, asked.wants_tokens, trace
+                asked.served, asked.payload, self._ended, deadline, known.priority, asked.wants_tokens, trace
             )
         except Refusal as refusal:
             self._reply(refused(refusal))
         except Exception:  # The last boundary, as in Front.
             self._reply(broken(request_id(headers.get(b"x-request-id")), head.path.decode()))
+
+    def _ended(self, outcome: Answer | Refusal) -> None:
+        """The call in work has its answer."""
+        asked, self._ticket = self._asked, None
+        assert asked is not None
+        try:
+            self._reply(refused(outcome) if isinstance(outcome, Refusal) else asked.reply(outcome))
+        except Refusal as refusal:
+            self._reply(refused(refusal))
+        except Exception:  # The last boundary, as in Front.
+            head = self._head
+            assert head is not None
+            self._reply(broken(request_id(head.headers.get(b"x-request-id")), head.path.decode()))
 
     def _reply(self, reply: Reply) -> None:
         head = self._head
@@ -265,6 +267,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def _done(self) -> None:
         self._head = None
+        self._asked = None
         self._ticket = None
         self._missing = 0
         self._idle_since = time.monotonic()

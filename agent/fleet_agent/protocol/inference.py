@@ -173,10 +173,28 @@ def _predictions(served: ServedModel, answer: Answer) -> Reply:
         raise Refusal(
             "internal", f"model {served.config.name} answered NaN or infinity, which JSON can't say"
         )
+    together = answer.together
+    if together is not None:
+        texts = together.made.get("json")
+        if texts is None:
+            texts = together.made["json"] = _row_texts(together.array)
+        if texts:
+            return Reply(b'{"predictions":[%b]}' % texts[answer.at], 200, served.json_headers)
     return Reply(dumps({"predictions": _listed(answer.rows)}), headers=served.json_headers)
 
 
+def _row_texts(array: Array) -> list[bytes]:
+    """Each row as JSON; empty where a row isn't a number or a vector of numbers."""
+    if array.dtype.kind not in "iuf" or array.ndim > 2 or not array.size:
+        return []
+    text = dumps(array)
+    return text[1:-1].split(b",") if array.ndim == 1 else [b"[%b]" % row for row in text[2:-2].split(b"],[")]
+
+
 def _raw_reply(served: ServedModel, form: str, answer: Answer) -> Reply:
+    if answer.together is not None and form == raw.BARE and answer.together.array.dtype.kind in "biuf":
+        body, headers = raw.write_one(answer.together, answer.at, served.version_headers)
+        return Reply(body, 200, headers)
     if not isinstance(answer.rows, np.ndarray) or answer.rows.dtype.kind not in "biuf":
         raise Refusal(
             "internal", f"model {served.config.name} gives no single array; ask for application/json"

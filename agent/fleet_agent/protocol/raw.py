@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fleet_agent.http.call import Headers
+from fleet_agent.served.answer import Together
 from fleet_agent.served.traits import Traits
 from fleet_agent.values.tensors import DTYPES, Array, TensorMetadata, datatype_of, from_binary
 from fleet_wire.refusal import Refusal
@@ -64,6 +65,20 @@ def write(
         return file.getvalue(), ((b"content-type", NPY.encode()), *more)
     little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
     return little.tobytes(), _headers(little.dtype, little.shape, more)
+
+
+def write_one(
+    together: Together, at: int, more: tuple[tuple[bytes, bytes], ...]
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """The same as bare numbers, of one row of a batch."""
+    made = together.made.get(BARE)
+    if made is None:
+        body, _ = write(BARE, together.array, ())
+        shape = (1, *together.array.shape[1:])
+        headers = _headers(together.array.dtype.newbyteorder("<"), shape, more)
+        made = together.made[BARE] = (body, len(body) // len(together.array), headers)
+    body, width, headers = made
+    return body[at * width : (at + 1) * width], headers
 
 
 @lru_cache(maxsize=256)

@@ -63,14 +63,17 @@ class Form:
 
 def read(served: ServedModel, length: bytes | None, body: bytes) -> Asked:
     """`length`: what the header HEADER_LENGTH says, None without binary tensors. Raises Refusal."""
-    head, binary = _cut_head(body, length)
-    form: Form | None = served.forms.get(head) if length is not None else None
+    if length is not None and length.isdigit():
+        form: Form | None = served.forms.get(body[: int(length)])
+    else:
+        form = None
     if form is not None and form.length == len(body):
         arrays = {
             name: np.frombuffer(body, dtype, count, start).reshape(shape)
             for name, dtype, shape, start, count in form.inputs
         }
         return Asked(served, arrays, partial(_formed_reply, served, form))
+    head, binary = _cut_head(body, length)
     request = parse_json(head)
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list) or not request["inputs"]:
         raise Refusal("bad_request", 'the body is {"inputs": [{name, shape, datatype, data}, ...]}')
@@ -100,6 +103,12 @@ def _keep(served: ServedModel, head: bytes, request: dict[str, Any], binary: boo
 
 
 def _formed_reply(served: ServedModel, form: Form, answer: Answer) -> Reply:
+    together = answer.together
+    if together is not None:
+        made = together.made.get(id(form))
+        if made is not None:
+            head, headers, blob, width = made
+            return Reply(head + blob[answer.at * width : (answer.at + 1) * width], 200, headers)
     rows = answer.rows
     if not isinstance(rows, np.ndarray):
         return _tensor_reply(served, form.request, form.binary, answer)
@@ -112,6 +121,10 @@ def _formed_reply(served: ServedModel, form: Form, answer: Answer) -> Reply:
                 form.heads[key] = (reply.body[: int(value)], reply.headers, datatype)
         return reply
     head, headers, datatype = known
+    if together is not None and datatype != "BYTES":
+        blob = to_binary(together.array, datatype)
+        # By identity: a form lives as long as the requests that have it.
+        together.made[id(form)] = (head, headers, blob, len(blob) // len(together.array))
     return Reply(head + to_binary(rows, datatype), headers=headers)
 
 

@@ -13,13 +13,15 @@ cancelled requests are forgotten before a batch is formed.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fleet_agent.queue.batch import Batch, Entry, Finished, Part, Taken
 from fleet_wire.refusal import Refusal
 
+R = TypeVar("R", bound=Hashable)
 T = TypeVar("T")
 
 PRIORITIES = range(10)
@@ -35,65 +37,11 @@ _BELIEVED_S = 2.0
 _MARGIN = 1.1
 
 
-# These three are made for every request, or nearly; a frozen dataclass would take a microsecond each.
-
-
-@dataclass(slots=True)
-class Part:
-    """Items start..stop of the request `request`."""
-
-    request: int
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(slots=True)
-class Batch:
-    """What the device computes in one go. Its parts are in the order in which the requests were chosen."""
-
-    id: int
-    parts: tuple[Part, ...]
-    formed_at: float
-    size: int
-
-
-@dataclass(slots=True)
-class Finished(Generic[T]):
-    """A request that is over: the results of its parts in order, or why there are none."""
-
-    request: int
-    outcome: list[T] | Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What `take` decided: the batch to run now, if any, and the requests that can't make their deadline any more."""
-
-    batch: Batch | None
-    expired: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class _Request(Generic[T]):
-    count: int
-    arrived: float
-    deadline: float | None
-    priority: int
-    group: Hashable = None
-    sent: int = 0
-    results: dict[int, T] | None = None  # by the first item's number, once it is cut
-    returned: int = 0
-
-
 def _unknown(size: int) -> float | None:
     return None
 
 
-class Batcher(Generic[T]):
+class Batcher(Generic[R, T]):
     """The queue of one model. Sizes count items (instances), `max_queue_size` counts requests."""
 
     def __init__(
@@ -113,11 +61,12 @@ class Batcher(Generic[T]):
         self.max_queue_delay_s = max_queue_delay_s
         self.max_queue_size = max_queue_size
         self._seconds = seconds
-        self._live: dict[int, _Request[T]] = {}
+        self._live: dict[R, Entry] = {}
         # By priority, highest first. OrderedDicts, since a dict finds its first key slowly once many before it have
         # been deleted. A class stays once it was used: there are ten at most.
-        self._queues: dict[int, OrderedDict[int, _Request[T]]] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._queues: dict[int, OrderedDict[R, Entry]] = {}
+        self._deadlines: list[tuple[float, int, R]] = []
+        self._counted = itertools.count()  # so that of two equal deadlines the requests aren't compared
         self._waiting = 0
         self._waiting_items = 0
         self._items: dict[int, int] = {}  # of them by priority
@@ -126,7 +75,6 @@ class Batcher(Generic[T]):
         self._mixed = False
         self._picked = 0
         self._batches = 0
-        self.unwanted = 0  # items that came back for requests which are no more; the reader sets it to 0
         self._batch_s: float | None = None
         self._finished_at = float("-inf")
 
@@ -144,6 +92,11 @@ class Batcher(Generic[T]):
         return len(self._live) - self._waiting + self._cut
 
     @property
+    def requests(self) -> list[R]:
+        """All that are queued or in flight."""
+        return list(self._live)
+
+    @property
     def waiting_items(self) -> int:
         return self._waiting_items
 
@@ -154,7 +107,7 @@ class Batcher(Generic[T]):
 
     def add(
         self,
-        request: int,
+        request: R,
         count: int,
         now: float,
         deadline: float | None = None,
@@ -162,12 +115,12 @@ class Batcher(Generic[T]):
         busy_s: float = 0.0,
         group: Hashable = None,
     ) -> None:
-        """Queue `count` items under the caller's number `request`, to be answered before `deadline`.
+        """Queue `count` items under the caller's own name for the request, to be answered before `deadline`.
 
         `priority`: one of PRIORITIES, higher is served first. `busy_s`: until a device is free for this queue. `group`:
         only requests with the same one share a batch (predictions don't know of groups: they take batches for full).
         Raises Refusal `overloaded` (the queue is full, with the time it needs), `unavailable` (it can't be answered in
-        time, with when to come back) or `deadline_exceeded`; ValueError for a number in use or an empty request.
+        time, with when to come back) or `deadline_exceeded`; ValueError for a name in use or an empty request.
         """
         if count < 1 or request in self._live:
             raise ValueError(f"request {request} is empty or already known")
@@ -176,12 +129,12 @@ class Batcher(Generic[T]):
             raise Refusal("overloaded", message, self.expected_wait_s())
         if deadline is not None:
             self._check_deadline(count, now, deadline, priority, busy_s)
-            heapq.heappush(self._deadlines, (deadline, request))
+            heapq.heappush(self._deadlines, (deadline, next(self._counted), request))
         if not self._waiting:
             self._group, self._mixed = group, False
         elif group != self._group:
             self._mixed = True
-        entry: _Request[T] = _Request(count, now, deadline, priority, group)
+        entry: Entry = Entry(count, now, deadline, priority, group)
         self._live[request] = entry
         queue = self._queues.get(priority)
         if queue is None:
@@ -210,7 +163,7 @@ class Batcher(Generic[T]):
         batches = -(-self._waiting_items // self.max_batch_size)
         return max(1.0, batches * (self._batch_s or 0.0))
 
-    def cancel(self, request: int) -> bool:
+    def cancel(self, request: R) -> bool:
         """Forget a request: what waits leaves the queue, what runs is dropped when it returns. False: not known."""
         entry = self._live.pop(request, None)
         if entry is None:
@@ -231,7 +184,7 @@ class Batcher(Generic[T]):
             return ripe
         return self._deadlines[0][0] if ripe is None else min(ripe, self._deadlines[0][0])
 
-    def take(self, now: float) -> Taken:
+    def take(self, now: float) -> Taken[R]:
         """The batch for a device that is free now, after forgetting everything that can't make its deadline."""
         expired = self._expire(now) if self._deadlines else []
         if not self._waiting or now < self._ripe_at():
@@ -247,9 +200,9 @@ class Batcher(Generic[T]):
         size = sum([part.stop - part.start for part in parts])
         return Taken(Batch(self._batches, tuple(parts), now, size), tuple(expired))
 
-    def _first_come(self, priority: int, queue: OrderedDict[int, _Request[T]]) -> list[Part]:
+    def _first_come(self, priority: int, queue: OrderedDict[R, Entry]) -> list[Part[R]]:
         """A batch in order of arrival, where nothing else is to be weighed."""
-        parts: list[Part] = []
+        parts: list[Part[R]] = []
         room = self.max_batch_size
         while room > 0 and queue:
             request, entry = queue.popitem(last=False)
@@ -271,13 +224,13 @@ class Batcher(Generic[T]):
         self._picked += len(parts)
         return parts
 
-    def _chosen(self, now: float, expired: list[int]) -> list[Part]:
+    def _chosen(self, now: float, expired: list[R]) -> list[Part[R]]:
         """A batch by priority, deadline and group; what can't make its deadline any more is forgotten, into `expired`.
 
         Of several groups, the first request's is taken, whose turn comes by priority and arrival: none starves.
         """
-        alike: Iterator[tuple[int, _Request[T]]] | None = None
-        parts: list[Part] = []
+        alike: Iterator[tuple[R, Entry]] | None = None
+        parts: list[Part[R]] = []
         room = self.max_batch_size
         taken = 0
         while room > 0 and self._waiting:
@@ -304,13 +257,16 @@ class Batcher(Generic[T]):
                 alike = self._alike(request, entry.group)
         return parts
 
-    def _alike(self, request: int, group: Hashable) -> Iterator[tuple[int, _Request[T]]]:
+    def _alike(self, request: R, group: Hashable) -> Iterator[tuple[R, Entry]]:
         """The others of a group that wait now."""
         waiting = [pair for queue in self._queues.values() for pair in queue.items()]
         return iter([(other, entry) for other, entry in waiting if entry.group == group and other != request])
 
-    def finish(self, batch: Batch, outcomes: Sequence[T | Refusal], now: float) -> list[Finished[T]]:
-        """Take back a batch with one outcome per part; answers the requests that are over now.
+    def finish(
+        self, batch: Batch[R], outcomes: Sequence[T | Refusal], now: float
+    ) -> tuple[list[Finished[R, T]], int]:
+        """Take back a batch with one outcome per part; answers the requests that are over now, and how many items came
+        back that nobody waits for any more.
 
         A request with a refused part is over at once and its other parts are forgotten. Parts of requests that were
         cancelled or have expired meanwhile are dropped. Raises ValueError where outcomes and parts differ in number.
@@ -320,11 +276,12 @@ class Batcher(Generic[T]):
         took = max(0.0, now - batch.formed_at)
         self._batch_s = took if self._batch_s is None else self._batch_s + _MEMORY * (took - self._batch_s)
         self._finished_at = now
-        finished: list[Finished[T]] = []
+        finished: list[Finished[R, T]] = []
+        unwanted = 0
         for part, outcome in zip(batch.parts, outcomes, strict=True):
             entry = self._live.get(part.request)
             if entry is None:
-                self.unwanted += part.size
+                unwanted += part.size
                 continue
             if isinstance(outcome, Refusal):
                 self.cancel(part.request)
@@ -342,7 +299,7 @@ class Batcher(Generic[T]):
                 del self._live[part.request]
                 ordered = [entry.results[start] for start in sorted(entry.results)]
                 finished.append(Finished(part.request, ordered))
-        return finished
+        return finished, unwanted
 
     def _check_deadline(self, count: int, now: float, deadline: float, priority: int, busy_s: float) -> None:
         left = deadline - now
@@ -353,7 +310,7 @@ class Batcher(Generic[T]):
             message = f"the answer would take {needed * 1000:.0f} ms, the request has {left * 1000:.0f} ms"
             raise Refusal("unavailable", message, max(0.0, needed - left))
 
-    def _next(self) -> tuple[int, _Request[T]]:
+    def _next(self) -> tuple[R, Entry]:
         """Who gets the next place. Some request waits."""
         self._picked += 1
         waiting = [queue for queue in self._queues.values() if queue]
@@ -362,7 +319,7 @@ class Batcher(Generic[T]):
             queue = min(waiting, key=lambda queue: next(iter(queue.values())).arrived)
         return next(iter(queue.items()))
 
-    def _send(self, request: int, entry: _Request[T], size: int) -> None:
+    def _send(self, request: R, entry: Entry, size: int) -> None:
         was_cut = entry.sent > 0
         entry.sent += size
         self._waiting_items -= size
@@ -390,11 +347,11 @@ class Batcher(Generic[T]):
                 high = middle - 1
         return low
 
-    def _expire(self, now: float) -> list[int]:
+    def _expire(self, now: float) -> list[R]:
         """Forget the waiting requests whose deadline has come. What runs already is the caller's to time."""
-        expired: list[int] = []
+        expired: list[R] = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, request = heapq.heappop(self._deadlines)
+            _, _, request = heapq.heappop(self._deadlines)
             if self._waits(request):
                 self.cancel(request)
                 expired.append(request)
@@ -409,10 +366,10 @@ class Batcher(Generic[T]):
         oldest = min(next(iter(queue.values())).arrived for queue in self._queues.values() if queue)
         return oldest + self.max_queue_delay_s
 
-    def _waits(self, request: int) -> bool:
+    def _waits(self, request: R) -> bool:
         entry = self._live.get(request)
         return entry is not None and entry.sent < entry.count
 
     def _drop_stale_deadlines(self) -> None:
-        while self._deadlines and not self._waits(self._deadlines[0][1]):
+        while self._deadlines and not self._waits(self._deadlines[0][2]):
             heapq.heappop(self._deadlines)

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from fleet_agent.values.payload import Rows
+from fleet_agent.values.tensors import Array
 
 
 @dataclass(slots=True)
-class Answer:
-    """A request's rows in the order of its instances. `tokens`: of the input, where asked for and known."""
+class Together:
+    """The output of a batch of requests with one instance each: row n is the nth one's answer. `made`: what the replies
+    have in common, by whom it is for, so that it is made once."""
 
-    rows: Rows
-    finite: bool
-    tokens: int | None
+    array: Array
+    made: dict[object, Any] = field(default_factory=dict)
+
+
+class Answer:
+    """A request's rows in the order of its instances. `tokens`: of the input, where asked for and known. `together`:
+    the batch that it came in and `at` where in it, if that is all there is to say."""
+
+    __slots__ = ("_rows", "at", "finite", "together", "tokens")
+
+    def __init__(
+        self,
+        rows: Rows | None,
+        finite: bool,
+        tokens: int | None = None,
+        together: Together | None = None,
+        at: int = 0,
+    ) -> None:
+        """Without `rows`, there is `together`."""
+        self._rows = rows
+        self.finite = finite
+        self.tokens = tokens
+        self.together = together
+        self.at = at
+
+    @property
+    def rows(self) -> Rows:
+        if self._rows is None:
+            assert self.together is not None
+            self._rows = self.together.array[self.at : self.at + 1]
+        return self._rows

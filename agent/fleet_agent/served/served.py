@@ -1,9 +1,11 @@
-"""One version of a model in the front: its configuration, queue, curve and counters."""
+"""One version of a model in the front, with its queue, curve and counters; and a request for it."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fleet_agent.generate.generation import Generation
 from fleet_agent.queue.batcher import Batcher
@@ -16,6 +18,10 @@ from fleet_agent.served.traits import Traits
 from fleet_agent.values.lengths import group_of
 from fleet_agent.values.payload import Payload
 from fleet_wire.agent import ModelConfig
+from fleet_wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fleet_agent.tracing.traces import Trace
 
 
 class ServedModel:
@@ -32,7 +38,7 @@ class ServedModel:
         self.version_headers = (version_header,)
         self.json_headers = ((b"content-type", b"application/json"), version_header)
         self.curve = ServiceCurve()
-        self.batcher: Batcher[Answer] = Batcher(
+        self.batcher: Batcher[Ticket, Answer] = Batcher(
             config.max_batch_size,
             config.max_queue_delay_ms / 1000.0,
             config.max_queue_size,
@@ -51,3 +57,18 @@ class ServedModel:
         if self.traits is None or not self.traits.varies:
             return None
         return group_of(payload, self.traits.length_buckets)
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request in the engine. `ended` is called once with what became of it, unless it is abandoned before."""
+
+    model: ServedModel
+    payload: Payload
+    count: int
+    started: float
+    wants_tokens: bool
+    ended: Callable[[Answer | Refusal], None]
+    timer: asyncio.TimerHandle | None = None
+    trace: Trace | None = None
+    over: bool = False

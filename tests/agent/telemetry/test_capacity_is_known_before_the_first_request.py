@@ -63,7 +63,7 @@ def test_measured_sizes_outlive_a_new_worker_s_seeds() -> None:
 def test_a_seed_refuses_no_first_request() -> None:
     curve = ServiceCurve()
     curve.seed([(1, 30.0), (32, 300.0)])
-    batcher: Batcher[int] = Batcher(32, seconds=curve.seconds)
+    batcher: Batcher[int, int] = Batcher(32, seconds=curve.seconds)
     batcher.add(1, 1, now=100.0, deadline=100.2)
     batch = batcher.take(100.0).batch
     assert batch is not None
