@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import textwrap
 
 from fleet_controller.door.admin import FrontDoor
@@ -70,7 +71,7 @@ def _acts(method: object) -> bool:
 def _only_looks(errand: str) -> bool:
     """Errands of the keeper that change nothing on the host: they neither lock nor write, remove, start or end."""
     source = inspect.getsource(importlib.import_module(f"{errands.__name__}.{errand.strip(chr(39))}"))
-    return not any(word in source for word in ("Lock(", "write(", "remove(", "folder(", "launch(", "end("))
+    return re.search(r"(?<![.\w])(Lock|write|remove|folder|launch|end|stop|mend)\(", source) is None
 
 
 def _calls(method: object) -> set[str]:
