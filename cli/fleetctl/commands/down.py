@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fleetctl import follow
+from fleetctl import follow, sudo
 from fleetctl.bounds import bounds_of, limit_of
-from fleetctl.commands.options import DryRun, Limit, MaxFail, Parallel, Timeout, Wait, Yes
+from fleetctl.commands.options import AskSudoPassword, DryRun, Limit, MaxFail, Parallel, Timeout, Wait, Yes
 from fleetctl.failure import OK, USAGE, Failed, Interrupted
 from fleetctl.fleet import Fleet, ask, drop_left_requests
 from fleetctl.operator import only_operator, still_ours
@@ -36,6 +36,7 @@ def down(
     max_fail: MaxFail = None,
     wait: Wait = True,
     timeout: Timeout = 600.0,
+    ask_sudo_password: AskSudoPassword = False,
 ) -> None:
     """Drain and stop every host that runs, then the controller, then the balancer.
 
@@ -62,13 +63,14 @@ def down(
             return
         if not yes:
             _confirm(fleet, len(running))
+        password = sudo.ask(ask_sudo_password)
         command = "fleetctl down" if hosts is None else f"fleetctl down --limit {','.join(hosts[:3])}"
         with only_operator(fleet, journal, command) as hold:
             code, halted = OK, False
             if running or journal.goal() == "up":
                 bounds = bounds_of(hosts, parallel, max_fail, by=f"{hold.holder.user}@{hold.holder.machine}")
                 going = _Going(fleet, journal, list(running), bounds, lambda: still_ours(hold))
-                going.ask()
+                going.ask(password)
                 if not wait:
                     typer.echo("watch it with: fleetctl status --watch", err=True)
                     return
@@ -117,14 +119,15 @@ class _Going:
         ledger = Ledger(running, time.time(), fleet.spec.controller.interval)
         self._falling = Falling(ledger, bounds["id"], self._limited)
 
-    def ask(self) -> None:
+    def ask(self, password: str | None) -> None:
         """Raises Failed."""
         drop_left_requests(self._fleet, self._journal)
-        said = ask(self._fleet, self._journal, "down", self._begin, bounds=self._bounds)
+        said = ask(self._fleet, self._journal, "down", lambda: self._begin(password), bounds=self._bounds)
         typer.echo(clean(said), err=True)
 
-    def _begin(self) -> None:
+    def _begin(self, password: str | None) -> None:
         self._fleet.controller().ensure()
+        sudo.hand_over(self._fleet, password)
 
     def end(self, timeout_s: float) -> tuple[int, bool]:
         """The exit code, and whether it stopped after too many failures. Raises Failed when the time is up."""

@@ -48,7 +48,7 @@ AskSudoPassword = Annotated[
     bool,
     typer.Option(
         "--ask-sudo-password",
-        help="Ask once for the password that sudo wants on the hosts; piped in: its first line. It is kept in memory only.",
+        help="Ask once for the password that sudo wants on the hosts (piped in: its first line); only memory holds it.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

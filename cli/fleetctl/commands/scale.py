@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from fleet_controller.spec import FleetSpec, PoolSpec, document
-from fleetctl import follow
-from fleetctl.commands.options import Timeout, Wait
+from fleetctl import follow, sudo
+from fleetctl.commands.options import AskSudoPassword, Timeout, Wait
 from fleetctl.failure import USAGE, Failed, Interrupted
 from fleetctl.fleet import Fleet, ask
 from fleetctl.render import rollout as render
@@ -28,6 +28,7 @@ def scale(
     ],
     wait: Wait = True,
     timeout: Timeout = 600.0,
+    ask_sudo_password: AskSudoPassword = False,
 ) -> None:
     """Set how many servers a pool runs, within min_servers..max_servers, and wait until it does.
 
@@ -36,6 +37,7 @@ def scale(
     fleet = Fleet.of(ctx)
     pool, servers = parse(target, fleet.spec)
     fleet.need_controller()
+    sudo.hand_over(fleet, sudo.ask(ask_sudo_password))
     with fleet.journal() as journal:
         after = follow.newest_event(journal)
         asked_at = time.time()

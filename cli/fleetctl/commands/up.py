@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleetctl import follow
+from fleetctl import follow, sudo
 from fleetctl.bounds import bounds_of, limit_of
 from fleetctl.commands import bundle, plan
-from fleetctl.commands.options import DryRun, Limit, MaxFail, Parallel, Timeout, Wait, Yes
+from fleetctl.commands.options import AskSudoPassword, DryRun, Limit, MaxFail, Parallel, Timeout, Wait, Yes
 from fleetctl.failure import FAILED, USAGE, Failed, Interrupted
 from fleetctl.fleet import Fleet, ask, drop_left_requests
 from fleetctl.operator import only_operator, still_ours
@@ -60,10 +60,13 @@ def up(
             help="Accept that more than 30 % of the hosts have left fleet.yaml at once.",
         ),
     ] = False,
+    ask_sudo_password: AskSudoPassword = False,
     bundle_file: Annotated[
         Path | None,
         typer.Option(
-            "--bundle", metavar="FILE", help="Load this file of `fleetctl bundle` first; no internet is needed."
+            "--bundle",
+            metavar="FILE",
+            help="Load this file of `fleetctl bundle` first; no internet is needed.",
         ),
     ] = None,
 ) -> None:
@@ -83,6 +86,7 @@ def up(
         if applied is not None:
             _refuse_moved(fleet, applied)
         return
+    password = sudo.ask(ask_sudo_password)
     if trust_on_first_use:
         _trust(fleet, yes)
     if applied is not None:
@@ -109,7 +113,9 @@ def up(
                 "basis": applied.basis.model_dump(mode="json"),
             }
         drop_left_requests(fleet, journal)
-        typer.echo(clean(ask(fleet, journal, "up", lambda: _start_daemons(fleet), **request)), err=True)
+        typer.echo(
+            clean(ask(fleet, journal, "up", lambda: _start_daemons(fleet, password), **request)), err=True
+        )
         if not wait:
             typer.echo("watch it with: fleetctl status --watch", err=True)
             return
@@ -183,10 +189,11 @@ def _watch(
     return code
 
 
-def _start_daemons(fleet: Fleet) -> None:
+def _start_daemons(fleet: Fleet, password: str | None) -> None:
     for daemon in (fleet.balancer(), fleet.controller()):
         if daemon.ensure():
             typer.echo(f"started the {daemon.name}; its log: {daemon.log_file}", err=True)
+    sudo.hand_over(fleet, password)
 
 
 def _trust(fleet: Fleet, yes: bool) -> None:
