@@ -160,7 +160,8 @@ def _status(status: AgentStatus | None) -> Mapping[str, Any]:
         "release": status.release,
         "started_at": status.started_at,
         "models": [
-            {"name": m.name, "version": m.version, "ready": m.ready, "error": m.error} for m in status.models
+            {"name": m.name, "version": m.version, "ready": m.ready, "error": m.error}
+            for m in (*status.models, *status.beside)
         ],
         "in_flight": status.in_flight,
         "queued": status.queued,

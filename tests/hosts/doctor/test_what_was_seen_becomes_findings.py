@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -345,3 +346,34 @@ def test_fields_that_are_not_known_are_not_well(told):
 def test_a_gpu_without_error_correction_is_not_ill(told):
     [found] = told(gpus=smi(nvidia.gpu(errors="[N/A]")), rows=smi("", 2))["ecc"]
     assert found.severity is Severity.SKIPPED
+
+
+CHECKS = {
+    "system": ["os"],
+    "rights": ["sudo"],
+    "memory": ["memory", "shm"],
+    "limits": ["ulimits"],
+    "service": ["systemd"],
+    "disk": ["disk"],
+    "releases": ["release"],
+    "port": ["port"],
+    "python": ["python"],
+    "driver": ["driver"],
+    "gpus": ["driver", "ecc", "throttling"],
+    "apps": ["strangers"],
+    "kernel_log": ["xid"],
+    "torch": ["torch"],
+}
+
+
+@pytest.mark.parametrize("fact", CHECKS)
+@pytest.mark.parametrize(
+    "said", [{}, {"value": {}}, {"value": {"x": 1}}, {"value": []}, {"trouble": "it hangs"}, "nothing"]
+)
+def test_what_is_not_known_is_never_taken_for_well(chart_of, fact, said):
+    chart = chart_of()
+    told = {**chart.facts._said, fact: said}
+    found = diagnose(replace(chart, facts=Facts(told)))
+    for check in CHECKS[fact]:
+        mine = [f for f in found if f.check == check]
+        assert mine and not [f for f in mine if f.severity in (Severity.OK, Severity.SKIPPED)], mine

@@ -61,6 +61,17 @@ class Fact:
         return self.value.get(name) is False
 
 
+# Without one of these a fact says nothing, whatever else it has: it must not read as "there is none".
+NEEDED = {
+    "service": frozenset({"systemd"}),
+    "releases": frozenset({"ill"}),
+    "port": frozenset({"port"}),
+    "driver": frozenset({"devices"}),
+    "kernel_log": frozenset({"lines", "denied"}),
+    "memory": frozenset({"shm_total"}),
+}
+
+
 class Facts:
     """The answer of the errand `examine`."""
 
@@ -70,6 +81,7 @@ class Facts:
     def of(self, name: str) -> Fact:
         told = mapping(self._said.get(name))
         value = told.get("value")
-        if isinstance(value, dict):
+        wanted = NEEDED.get(name)
+        if isinstance(value, dict) and value and (wanted is None or not wanted.isdisjoint(value)):
             return Fact(value)
         return Fact({}, text(told.get("trouble")) or "the host did not say")

@@ -18,6 +18,7 @@ def judge(chart: Chart) -> Iterator[Finding]:
     fact = chart.facts.of("memory")
     if fact.missing:
         yield unknown("memory", f"its memory is unknown: {fact.missing}")
+        yield unknown("shm", f"the size of /dev/shm is unknown: {fact.missing}")
         return
     total, available, limit = fact.number("total"), fact.number("available"), fact.number("limit")
     most = min(size for size in (total, limit, float("inf")) if size is not None)
