@@ -80,10 +80,10 @@ def _draft(value: dict[str, Any], found: Findings, path: Path) -> Draft | None:
         model = _salvage(ModelSpec, item, steps, found)
         if model is not None:
             source = None if model.source is None else _absolute(folder / model.source)
-            weights = tuple(_from_here(pin, folder) for pin in model.weights)
-            draft.models.append(
-                ModelDraft(steps, model.model_copy(update={"source": source, "weights": weights}))
-            )
+            placed: dict[str, Any] = {"source": source}
+            if model.weights:
+                placed["weights"] = tuple(_from_here(pin, folder) for pin in model.weights)
+            draft.models.append(ModelDraft(steps, model.model_copy(update=placed)))
         written = model.name if model is not None else _name(item)
         draft.model_names.add(written or "")
         draft.complete_models &= written is not None
