@@ -65,6 +65,12 @@ test-netns test-netns-all: environment test-tools
 	@$(BIN)/python tests/lab/netns.py run -- $(CURDIR)/$(BIN)/python -m pytest --hosts netns \
 	    -n $(JOBS) --dist worksteal -m "$(MACHINES)" $(if $(T),$(T),tests/hosts tests/fleet)
 
+.PHONY: test-systemd
+test-systemd: environment test-tools ## the agent as a unit of a real systemd, in containers (root; makes .venv/rootfs, a minute)
+	@make/packages.sh debootstrap systemd-nspawn
+	@$(BIN)/python tests/lab/rootfs.py
+	@$(BIN)/python -m pytest -m systemd -rA $(if $(T),$(T),tests/hosts/run)
+
 .PHONY: test-vm
 test-vm: environment test-tools ## bare Debian VMs of a real libvirt: installed offline, serving, scaled, switched off (root, 20 minutes)
 	@make/packages.sh $(TOOLS_OF_VMS)

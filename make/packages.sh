@@ -27,6 +27,8 @@ package_of() {
         ps) echo procps ;;
         sudo) echo sudo ;;
         haproxy) echo haproxy ;;
+        debootstrap) echo debootstrap ;;
+        systemd-nspawn) echo systemd-container ;;
         ensurepip) echo python3-venv ;; # a module of the environment's Python, which Debian packs by itself
         *) echo "make: packages.sh knows no program $1" >&2; return 1 ;;
     esac

@@ -40,6 +40,16 @@ if options.get("double_fork") and os.fork() == 0:
 if options.get("worker") and os.fork() == 0:
     os.environ.clear()
     os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(601)"], {})
+if options.get("hidden") and os.fork() == 0:
+    # Leaves everything by which it could be known: session, environment, folder, open files.
+    os.setsid()
+    if os.fork() == 0:
+        os.chdir("/")
+        os.closerange(0, 1000)
+        os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(602)"], {})
+    os._exit(0)
+if options.get("eats"):
+    eaten = [bytes([1]) * 1024 * 1024 for _ in range(options["eats"])]
 host, _, port = config["listen"].rpartition(":")
 server = socket.create_server((host, int(port)))
 if options.get("silent"):

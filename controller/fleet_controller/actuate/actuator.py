@@ -5,16 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from fleet_controller.actuate.circuit import Circuits
-from fleet_controller.actuate.hands import POLL_S, Hands, look_delay_s, retry_delay_s, told, words, work_on
+from fleet_controller.actuate.hands import (
+    HELD_S,
+    POLL_S,
+    Hands,
+    held,
+    look_delay_s,
+    retry_delay_s,
+    told,
+    told_held,
+    words,
+    work_on,
+)
 from fleet_controller.actuate.inspection import Inspector
 from fleet_controller.actuate.site import Site
 from fleet_controller.actuate.start import start
 from fleet_controller.actuate.stop import stop
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import Action, Busy, JournalError
-from fleet_controller.lifecycle import HostState, IllegalMove
+from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState, IllegalMove
 from fleet_controller.plan import Step
 from fleet_controller.pulse import ACTION_S
 
@@ -192,11 +204,11 @@ class Actuator:
             self._hands.move(action.host, HostState.FAILED, "start failed", error=text)
             self._give_up(action, text, site)
         else:
-            self._conclude(action, HostState.FAILED, text)
+            self._conclude(action, HostState.FAILED, text, held(error))
 
     def _give_up(self, action: Action, text: str, site: Site) -> None:
         """The host is on record as failed; end what the start left there."""
-        changes: dict[str, object] = {}
+        changes: dict[str, Any] = {}
         try:
             site.machines.machine(action.host).stop(grace_s=0.0)
             changes = {"action_id": None, "agent_port": None}
@@ -206,6 +218,8 @@ class Actuator:
             Exception
         ) as left:  # whatever it is, the action must be closed, or its host stays busy for ever
             text = f"{text} Besides, {words(left, action.host)}"
+            self._conclude(action, HostState.FAILED, text, held(left))
+            return
         self._conclude(action, HostState.FAILED, text, **changes)
 
     def _lose(self, action: Action, error: HostFailure) -> None:
@@ -220,15 +234,20 @@ class Actuator:
             retry_at=now + look_delay_s(0.0, error),
         )
 
-    def _conclude(self, action: Action, state: HostState, text: str, **changes: object) -> None:
+    def _conclude(
+        self, action: Action, state: HostState, text: str, unproven: bool = False, **changes: Any
+    ) -> None:
+        """`unproven`: something of the agent is still there."""
         now, failures = self._hands.clock.now(), self._hands.record(action.host).failures + 1
-        retry_at = now + retry_delay_s(failures)
+        retry_at = now + (HELD_S if unproven else retry_delay_s(failures))
+        if unproven:
+            failures = max(failures, QUARANTINE_AFTER)
         self._hands.journal.conclude(
             action,
             state,
             f"{action.kind} failed",
             now,
-            error=told(text, action.host, failures),
+            error=told_held(text, action.host) if unproven else told(text, action.host, failures),
             failures=failures,
             retry_at=retry_at,
             **changes,

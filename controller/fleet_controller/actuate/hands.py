@@ -21,6 +21,11 @@ FIRST_RETRY_S = 5.0
 CALM_S = 1800.0
 # For so long a host that failed QUARANTINE_AFTER times in a row is left alone: at most that many starts an hour.
 QUARANTINE_S = 3600.0
+# What a stop fails with when something is still there: a process, a port, device memory. Whoever holds it is named.
+HELD = frozenset({"stop", "port", "device"})
+UNPROVEN = "it is not proven to be free"
+# How often it is tried again then: a process that was slow to die frees the host by itself.
+HELD_S = 300.0
 # How often a host that can't be reached is looked for; more rarely where it refuses our key (sshd counts those).
 LAST_LOOK_S = 60.0
 LAST_KNOCK_S = 200.0
@@ -97,6 +102,19 @@ def told(error: str, host: str, failures: int) -> str:
     return (
         f"{host}: quarantined for {QUARANTINE_S / 60:.0f} min after {failures} failures in a row; "
         f"`fleetctl uncordon {host}` tries again now. {error}"
+    )
+
+
+def held(error: Exception) -> bool:
+    """Whether a stop failed because something is still there."""
+    return isinstance(error, HostFailure) and error.kind in HELD
+
+
+def told_held(error: str, host: str) -> str:
+    """For the operator: the culprit, and the way out. Such a host is quarantined at once."""
+    return (
+        f"{host}: quarantined: {UNPROVEN}, so nothing is started there. {error} It is tried again every "
+        f"{HELD_S / 60:.0f} min; once that is mended, `fleetctl uncordon {host}` tries again now."
     )
 
 

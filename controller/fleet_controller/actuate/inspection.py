@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet_controller.actuate.hands import CALM_S, Hands, look_delay_s, retry_delay_s, told, words
+from fleet_controller.actuate.hands import (
+    CALM_S,
+    HELD_S,
+    Hands,
+    held,
+    look_delay_s,
+    retry_delay_s,
+    told,
+    told_held,
+    words,
+)
 from fleet_controller.actuate.site import Site
 from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import AgentProcess
 from fleet_controller.journal import HostRecord, JournalError
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.records import UNKNOWN_ACTION
 
 
@@ -42,7 +52,7 @@ class Inspector:
             if lost:
                 self._lose(record, error)
             else:
-                self._give_up(record, words(error, host))
+                self._give_up(record, words(error, host), unproven=held(error))
 
     def _judge(self, record: HostRecord, site: Site) -> None:
         host = record.name
@@ -66,9 +76,19 @@ class Inspector:
         if record.action_id == UNKNOWN_ACTION:
             self._adopt(record, agent, site)
             return
+        if agent.action_id == record.action_id and agent.port and agent.port != record.agent_port:
+            # Its supervisor started it again, and it listens somewhere else now.
+            self._hands.journal.amend(host, agent_port=agent.port)
+            self._hands.on_change()
+            return
         since = self._silent_since.setdefault(host, self._hands.clock.monotonic())
         says_failed = report.status is not None and report.status.state == "failed"
-        overdue = self._hands.clock.monotonic() - since > site.spec.controller.unreachable_after
+        loads = report.status is not None and report.status.state == "loading"
+        # One that its supervisor started again loads its models anew; that takes what it takes.
+        patience_s = (
+            site.spec.host(host).agent.start_timeout if loads else site.spec.controller.unreachable_after
+        )
+        overdue = self._hands.clock.monotonic() - since > patience_s
         if not says_failed and (not overdue or self._serves(host)):
             return
         # half the fleet may look like this at once, and then it is likelier us than the hosts
@@ -144,20 +164,22 @@ class Inspector:
             retry_at=now + look_delay_s(lost_for_s, error),
         )
 
-    def _give_up(self, record: HostRecord, error: str, gone: bool = False) -> None:
-        """It failed. `gone`: nothing of the agent is left there."""
+    def _give_up(self, record: HostRecord, error: str, gone: bool = False, unproven: bool = False) -> None:
+        """It failed. `gone`: nothing of the agent is left there. `unproven`: something is, and does not end."""
         self._silent_since.pop(record.name, None)
         calm = record.state is HostState.READY and self._hands.clock.now() - record.since > CALM_S
         # what failed before it served this long is forgiven
         failures = (0 if calm else record.failures) + 1
         # a first crash is mended at once; only repeated ones wait
         delay_s = 0.0 if gone and failures == 1 else retry_delay_s(failures)
+        if unproven:
+            failures, delay_s = max(failures, QUARANTINE_AFTER), HELD_S
         changes: dict[str, object] = {"action_id": None, "agent_port": None} if gone else {}
         self._hands.move(
             record.name,
             HostState.FAILED,
             "its agent is gone",
-            error=told(error, record.name, failures),
+            error=told_held(error, record.name) if unproven else told(error, record.name, failures),
             failures=failures,
             retry_at=self._hands.clock.now() + delay_s,
             **changes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fleet_controller.actuate.hands import POLL_S, Hands
@@ -104,7 +104,13 @@ def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: 
         hands.move(action.host, HostState.STARTING, action.reason, action_id=action.id)
         models = site.models_of(pool)
         target = pool.scaling.latency
-        run = _started(machine, release, models, action.id, site.token(action.host), target)
+
+        def tell(text: str) -> None:
+            hands.journal.record(
+                hands.clock.now(), "remark", f"{action.host}: {text}", pool.name, action.host
+            )
+
+        run = _started(machine, release, models, action.id, site.token(action.host), target, tell)
         # not release.key: an agent that this action started before fleet.yaml changed is found, and plan replaces it
         port, action_id, key = run.port, run.action_id, run.release
     hands.move(
@@ -124,15 +130,16 @@ def _started(
     action_id: str,
     token: str,
     target: LatencyTarget | None,
+    tell: Callable[[str], None],
 ) -> RunFile:
     """Start the agent. One of ours that neither the journal nor the host's files knew of is stopped first."""
     try:
-        return machine.start(release, models, action_id, token, target)
+        return machine.start(release, models, action_id, token, target, tell)
     except HostFailure as failure:
         if failure.kind != "conflict":
             raise
     machine.stop(grace_s=0.0)
-    return machine.start(release, models, action_id, token, target)
+    return machine.start(release, models, action_id, token, target, tell)
 
 
 def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet_controller.actuate.hands import POLL_S, Hands
+from fleet_controller.actuate.hands import POLL_S, UNPROVEN, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
@@ -18,7 +18,8 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
     machine = site.machines.machine(action.host)
     patience_s = site.spec.host(action.host).agent.drain_timeout
     # One that failed is put away, not forgiven: when it is wanted again its failures count on.
-    failed = hands.record(action.host).error is not None and hands.journal.goal() != "down"
+    error = hands.record(action.host).error
+    failed = error is not None and UNPROVEN not in error and hands.journal.goal() != "down"
     forgiven: dict[str, Any] = {} if failed else {"failures": 0, "retry_at": 0.0}
     hands.move(action.host, HostState.DRAINING, action.reason)
     left = _await_drained(action.host, patience_s, hands)
@@ -27,7 +28,9 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
         pool = site.pool(hands.record(action.host))
         hands.journal.record(hands.clock.now(), "drain_timeout", text, pool.name, action.host)
     hands.move(action.host, HostState.STOPPING, action.reason)
-    _take_down(machine, grace_s=0.0 if left else patience_s)
+    for note in _take_down(machine, grace_s=0.0 if left else patience_s):
+        pool = site.pool(hands.record(action.host))
+        hands.journal.record(hands.clock.now(), "remark", f"{action.host}: {note}", pool.name, action.host)
     hands.journal.conclude(
         action,
         HostState.OFF,
@@ -40,18 +43,19 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
     )
 
 
-def _take_down(machine: Machine, grace_s: float) -> None:
-    """End the agent and prove it gone, then switch the machine off. Raises HostFailure.
+def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
+    """End the agent and prove it gone, then switch the machine off; what the operator should know. Raises HostFailure.
 
     Power that nobody can tell or switch keeps no agent running: it is ended first, and the trouble told after.
     """
     trouble = None
+    notes: tuple[str, ...] = ()
     try:
         powered = machine.powered()
     except HostFailure as failure:
         powered, trouble = True, failure
     if powered is not False:  # one that is off runs nothing, and nobody would answer there
-        machine.stop(grace_s=grace_s)
+        notes = machine.stop(grace_s=grace_s).notes
     if powered and trouble is None:
         try:
             machine.power_off()
@@ -60,6 +64,7 @@ def _take_down(machine: Machine, grace_s: float) -> None:
     if trouble is not None:
         cause = f"its agent is stopped, but the machine is not proved to be off: {trouble.cause}"
         raise HostFailure(machine.name, "power", cause, trouble.next_step, trouble.jump) from trouble
+    return notes
 
 
 def _await_drained(host: str, patience_s: float, hands: Hands) -> int:

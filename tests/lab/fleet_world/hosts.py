@@ -204,7 +204,15 @@ class FakeMachine:
         done: Installed = self._effect("install", lambda: self._host.install(release.key), 300.0)
         return done
 
-    def start(self, release: Any, models: Any, action_id: str, token: str, target: Any) -> RunFile:
+    def start(
+        self,
+        release: Any,
+        models: Any,
+        action_id: str,
+        token: str,
+        target: Any,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> RunFile:
         run: RunFile = self._effect("start", lambda: self._host.start(release.key, action_id), 100.0)
         return run
 

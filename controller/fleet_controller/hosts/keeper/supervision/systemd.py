@@ -75,14 +75,15 @@ class Systemd:
             what.needed,
             what.writable,
             what.port,
+            contained=os.path.exists("/run/systemd/container"),
         )
         try:
-            text = unit_text(spec) + f"# root: {quoted(self._place.root)}\n"
+            text = unit_text(spec) + self._mark() + "\n"
         except ValueError as error:
             raise Trouble(
                 "start", f"no systemd unit can be written: {error}", "Choose another install.directory"
             ) from None
-        self._refuse_another(text)
+        self._refuse_another()
         env = {
             name: value
             for name, value in what.env.items()
@@ -104,13 +105,19 @@ class Systemd:
         self._must(self._change("start", "--no-block", self.name), "starting the unit")
         return self._unfit(what)
 
-    def _refuse_another(self, text: str) -> None:
-        """Another folder on this machine may hold an agent of the same fleet and host: that is not ours to replace."""
+    def _mark(self) -> str:
+        """By this line a unit says whose it is: another folder of this machine may hold the same fleet and host."""
+        return f"# root: {quoted(self._place.root)}"
+
+    def _ours(self) -> bool:
+        return self._mark() in read(self._file).splitlines()
+
+    def _refuse_another(self) -> None:
+        """What another folder's unit runs is not ours to replace."""
         there = read(self._file)
-        mark = text.splitlines()[-1]
         if (
             there
-            and mark not in there
+            and not self._ours()
             and self._shown().get("ActiveState") not in ("inactive", "failed", None)
         ):
             other = there.strip().splitlines()[-1].replace("# root: ", "")
@@ -136,6 +143,8 @@ class Systemd:
         ]
 
     def state(self) -> State:
+        if not self._ours():
+            return State(False)
         shown = self._shown()
         active = shown.get("ActiveState")
         alive = active in ("active", "activating", "reloading", "deactivating")
@@ -146,7 +155,7 @@ class Systemd:
 
     def members(self) -> list[Process]:
         """By its control group, whose name is kept: systemd forgets it while a process that hangs is still in it."""
-        group = self._shown().get("ControlGroup") or ""
+        group = (self._shown().get("ControlGroup") or "") if self._ours() else ""
         if group not in ("", "/"):
             if group != read(self._group):
                 write(self._group, group)
@@ -164,8 +173,8 @@ class Systemd:
             self._change("kill", "--signal=KILL", self.name)
 
     def clear(self) -> None:
-        self._change("reset-failed", self.name)
-        if os.path.exists(self._file):
+        if self._ours():
+            self._change("reset-failed", self.name)
             if self.root is None:
                 remove(self._file)
             else:

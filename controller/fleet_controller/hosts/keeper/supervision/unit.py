@@ -69,7 +69,7 @@ class UnitSpec:
 
     `environment`: a file, for what units say everybody may read. `user` "": of a user manager. `limits`: memory
     (bytes), cpus, tasks, open_files, each may be None. `needed`: paths that the agent reads; `writable`: paths that it
-    writes. `port` under 1024 needs a capability.
+    writes. `port` under 1024 needs a capability. `contained`: the host is a container.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class UnitSpec:
         needed: list[str],
         writable: list[str],
         port: int,
+        contained: bool = False,
     ) -> None:
         self.title = title
         self.argv = argv
@@ -95,6 +96,7 @@ class UnitSpec:
         self.needed = needed
         self.writable = writable
         self.port = port
+        self.contained = contained
 
 
 def unit_text(spec: UnitSpec) -> str:
@@ -166,10 +168,10 @@ def _hardening(spec: UnitSpec) -> list[str]:
         "ProtectHome=" + home_word([spec.folder, *spec.needed, *spec.writable]),
         *("ReadWritePaths=" + quoted(path) for path in spec.writable),
         "PrivateTmp=yes",
-        "ProtectKernelTunables=yes",
+        # In a container both uncover the boot-id of the machine around it, by which we tell one boot from another.
+        *(["ProtectKernelTunables=yes", "ProtectControlGroups=yes"] if not spec.contained else []),
         "ProtectKernelModules=yes",
         "ProtectKernelLogs=yes",
-        "ProtectControlGroups=yes",
         "ProtectClock=yes",
         "ProtectHostname=yes",
         "RestrictNamespaces=yes",
