@@ -42,12 +42,19 @@ class Model:
 """
 
 
+WARM = """
+    def warmup(self):
+        return [[1.0]]
+"""
+
+
 @pytest.fixture(scope="module")
 def agent(start_shared_agent, written_model):
     return start_shared_agent(
         written_model("moody", MOODY, max_batch_size=32, options={"pause_ms": 20}),
         written_model("quick", MOODY, max_batch_size=16),
         written_model("small", MOODY, max_batch_size=32, options={"holds": 5}),
+        written_model("cramped", MOODY + WARM, max_batch_size=32, options={"holds": 5}),
         hang_timeout_s=2.0,
     ).ready()
 
@@ -78,6 +85,18 @@ def test_a_poisoned_request_fails_alone_and_costs_few_runs(agent):
 def test_a_nan_of_one_request_is_no_error_of_another(agent):
     replies = together(agent, "moody", [-3.0, *map(float, range(15))])
     assert [reply.status_code for reply in replies] == [500, *[200] * 15]
+
+
+def test_a_warm_up_that_is_out_of_memory_learns_the_limit_and_the_model_is_loaded(agent):
+    assert metric(agent, 'fleet_agent_batch_size_limit{model="cramped"') == 4
+    before = runs(agent, "cramped")
+    assert agent.predict("cramped", [[float(n)] for n in range(4)]).json()["predictions"] == [
+        [0],
+        [2],
+        [4],
+        [6],
+    ]
+    assert runs(agent, "cramped") - before == 2
 
 
 def test_out_of_memory_is_survived_and_its_limit_learned(agent):

@@ -255,6 +255,17 @@ class Crew:
             return  # it was given up, and its worker is being killed
         load_s = traits.pop("load_s")
         model.curve.seed(traits.pop("seeds"))
+        too_large = traits.pop("out_of_memory")
+        if too_large is not None:
+            model.cap.failed(too_large, time.monotonic())
+            model.batcher.max_batch_size = model.cap.size
+            log.warning(
+                "model %s: the memory of %s doesn't hold %d instances at warm-up; batches have at most %d",
+                model.config.name,
+                slot.device,
+                too_large,
+                model.cap.size,
+            )
         model.traits = Traits(**traits)
         model.load_crashes = 0
         slot.loaded.add(model)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fleet_agent.crew import vitals
 from fleet_agent.crew.crew import Crew
 from fleet_agent.crew.slot import Slot
+from fleet_agent.engine.condition import Condition
 from fleet_agent.engine.feeder import Feeder
 from fleet_agent.engine.outcome import joined
 from fleet_agent.engine.pump import Pump
@@ -23,16 +23,14 @@ from fleet_agent.generate.sequence import Sequence as Generated
 from fleet_agent.generate.sequence import Wish
 from fleet_agent.outside.engines import OutsideEngines
 from fleet_agent.queue.batch import Finished
-from fleet_agent.queue.capacity import Capacity
 from fleet_agent.queue.turns import Turns
 from fleet_agent.served.answer import Answer
 from fleet_agent.served.ledger import Ledger
 from fleet_agent.served.served import ServedModel, Ticket
 from fleet_agent.values.payload import Payload, count_of
 from fleet_agent.versions.repository import Repository
-from fleet_agent.versions.stock import loads_of, model_status
 from fleet_agent.versions.versions import Versions
-from fleet_wire.agent import AgentConfig, AgentState, DeviceMemory, ModelStatus
+from fleet_wire.agent import AgentConfig
 from fleet_wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -59,6 +57,7 @@ class Engine:
             config, self.everyone, nvml, self._pump_soon, self._ran, self._lost, self._restocked
         )
         self.slots = self._crew.slots
+        self.condition = Condition(config, self.versions, self._crew, self.outside, lambda: self.draining)
         self._turns = Turns(self.everyone)
         self._stepper = Stepper(self._turns)
         self.repository = Repository(
@@ -67,14 +66,13 @@ class Engine:
             self._turns,
             self._crew,
             self.outside,
-            self._memory,
+            self.condition.memory,
             lambda: self.draining,
         )
         self._feeder = Feeder(self.slots, self._turns, self._stepper, self._expire, self._over)
         self._pump = Pump(self.slots, self.everyone, self._feeder, self._crew.recycle)
         self._stopping = False
         self.traces: Traces | None = None  # set before `start` where they are wanted
-        self._capacity = Capacity(config.latency_target_ms, config.latency_percentile)
 
     def start(self) -> None:
         """Start the workers; returns at once, see `state`."""
@@ -146,7 +144,9 @@ class Engine:
         for slot in self.slots:
             if slot.serves(served):
                 return served
-        raise Refusal("unavailable", f"model {model} is not ready: {self.reason() or 'it is loading'}", 1.0)
+        raise Refusal(
+            "unavailable", f"model {model} is not ready: {self.condition.reason() or 'it is loading'}", 1.0
+        )
 
     def known(self, model: str, version: str | None = None) -> ServedModel:
         """Who answers to the name, or that version of it. Raises Refusal `not_found`, naming what there is, or
@@ -173,86 +173,6 @@ class Engine:
     def idle(self) -> bool:
         return not any(m.batcher.queued or m.batcher.in_flight or m.generation.busy for m in self.everyone)
 
-    # What the agent says about itself
-
-    def state(self) -> AgentState:
-        if self.draining:
-            return "draining"
-        if (
-            any(model.error is not None for model in self.models.values())
-            or self._crew.device_fault() is not None
-            or any(engine.failed for engine in self.outside.values())
-        ):
-            return "failed"
-        own = all(slot.takes for slot in self.slots)
-        return "ready" if own and self.outside.reason() is None else "loading"
-
-    def reason(self) -> str | None:
-        """Why the agent isn't ready, or None."""
-        if self.draining:
-            return "draining"
-        errors = [model.error for model in self.models.values() if model.error is not None]
-        if errors:
-            return "; ".join(errors)
-        waiting = [slot for slot in self.slots if not slot.takes]
-        if not waiting:
-            return self.outside.reason()
-        slot = waiting[0]
-        if slot.error is not None:
-            return slot.error
-        return (
-            f"loading model {slot.loading.config.name}"
-            if slot.loading
-            else f"starting the worker of {slot.device}"
-        )
-
-    def ready(self, model: ServedModel | None) -> bool:
-        """Whether it takes requests now."""
-        return (
-            not self.draining
-            and model is not None
-            and model.stage in ("answering", "kept")
-            and any(slot.serves(model) for slot in self.slots)
-        )
-
-    def model_ready(self, name: str) -> bool:
-        return self.ready(self.models.get(name))
-
-    def beside(self) -> list[ModelStatus]:
-        """The versions that don't answer to their names, and what could not be loaded."""
-        others = [m for m in self.everyone if m.stage != "answering"] + list(self.repository.failed.values())
-        return [self.status_of(model) for model in others]
-
-    def status_of(self, model: ServedModel) -> ModelStatus:
-        return model_status(model, self.ready(model))
-
-    def busy_s(self) -> float:
-        """How long the devices ran batches since the start, the mean over devices."""
-        now = time.monotonic()
-        own = sum(slot.busy(now) for slot in self.slots) / max(1, len(self.slots))
-        return own + self.outside.busy_s()
-
-    def device_memory(self) -> DeviceMemory:
-        """Of all devices together."""
-        loaded = [m.config for m in self.everyone if m.traits is not None] + self.outside.loaded()
-        return vitals.device_memory(self.slots, loaded, self.config.device_memory_total_bytes)
-
-    def _memory(self) -> dict[str, DeviceMemory]:
-        """Of each device that can be asked; else what is declared, out of what may be used."""
-        bound = self.config.device_memory_total_bytes
-        if any(slot.watch for slot in self.slots):
-            return {slot.device: slot.device_memory(bound) for slot in self.slots}
-        return {"the device": self.device_memory()}
-
-    def capacity_rps(self) -> float | None:
-        """Requests/s within the configured latency target, by the learned curves; None without either."""
-        return self._capacity.rps(lambda: loads_of(self.models.values()), time.monotonic())
-
-    @property
-    def load_s(self) -> float | None:
-        """How long it took until everything was loaded, None until then."""
-        return self.outside.load_s(self._crew.load_s)
-
     # Batches
 
     def _pump_soon(self) -> None:
@@ -273,7 +193,7 @@ class Engine:
         self._feeder.lost(slot, ended)
         if all(other.fault is not None for other in self.slots):
             for model in self.everyone:
-                self._empty(model, Refusal("unavailable", self.reason() or ended, 30.0))
+                self._empty(model, Refusal("unavailable", self.condition.reason() or ended, 30.0))
 
     def _restocked(self) -> None:
         """What is loaded has changed. Nobody waits for a model that can't be loaded (again)."""

@@ -116,8 +116,9 @@ async def changed(engine: Engine, wanted: Load | Unload) -> Result:
 
 
 def listed(engine: Engine) -> list[Listed]:
-    entries = [_listed(engine.status_of(model), True) for model in engine.models.values()]
-    entries += [_listed(status, False) for status in engine.beside()]
+    entries = [_listed(engine.condition.status_of(model), True) for model in engine.models.values()]
+    failed = [engine.condition.status_of(model) for model in engine.repository.failed.values()]
+    entries += [_listed(status, False) for status in (*engine.condition.beside(), *failed)]
     entries += [_listed(other.status(not engine.draining), True) for other in engine.outside.values()]
     here = {entry.name for entry in entries}
     for name, config in engine.versions.configs.items():

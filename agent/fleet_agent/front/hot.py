@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fleet_agent.front.server import Front, broken
+from fleet_agent.front.starts import Starts
 from fleet_agent.http.call import MAX_BODY, Reply, deadline_of, priority_of, refused, request_id
 from fleet_agent.http.head import Head, read
 from fleet_agent.protocol.asked import Asked
@@ -31,35 +32,6 @@ from fleet_wire.refusal import Refusal
 _BODY_TIMEOUT_S = 60.0
 _HEADS = 1024
 _LONGEST_HEAD = 2048
-_STARTS = 256
-
-
-class Starts:
-    """The status line and headers that many replies begin with, put together once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, tuple[tuple[bytes, bytes], ...], bool], bytes] = {}
-        self._common: list[tuple[bytes, bytes]] = []
-        self._last: tuple[int, tuple[tuple[bytes, bytes], ...], bool] = (0, (), False)
-        self._start = b""
-
-    def of(self, reply: Reply, common: list[tuple[bytes, bytes]], close: bool) -> bytes:
-        """`common`: what all replies have, a new list whenever it changes (uvicorn's date, once a second)."""
-        if common is not self._common or len(self._known) > _STARTS:
-            self._common = common
-            self._known.clear()
-            self._last = (0, (), False)
-        # Most replies have the very headers of the one before, which is cheaper to see than to look up.
-        if reply.headers is self._last[1] and (reply.status, close) == self._last[::2]:
-            return self._start
-        key = (reply.status, reply.headers, close)
-        start = self._known.get(key)
-        if start is None:
-            headers = [*common, *reply.headers, *([(b"connection", b"close")] if close else [])]
-            lines = b"".join([b"%s: %s\r\n" % pair for pair in headers])
-            start = self._known[key] = STATUS_LINE[reply.status] + lines
-        self._last, self._start = key, start
-        return start
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ class Front:
     async def _outside(self, call: Call, scope: MutableMapping[str, Any], send: Send) -> bool:
         """Whether the call was for an outside engine, and is answered. Raises Refusal, ClientGone."""
         has_token = self._token is not None
-        reply = await self.engine.outside.answer(call, scope, send, self.engine.draining, has_token)
+        engine = self.engine
+        reply = await engine.outside.answer(call, scope, send, engine.draining, has_token, engine.traces)
         if isinstance(reply, Reply):
             await _send(reply, call, send)
         return reply is not False
@@ -152,8 +153,8 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/readyz", tags=["health"], summary="200: models loaded and warmed; 503 says why not")
     async def readyz() -> dict[str, str]:
-        if engine.state() != "ready":
-            raise Refusal("unavailable", engine.reason() or "not ready", 1.0)
+        if engine.condition.state() != "ready":
+            raise Refusal("unavailable", engine.condition.reason() or "not ready", 1.0)
         return {"status": "ready"}
 
     @app.get("/status", tags=["health"], summary="AgentStatus: models, counters, latency, device memory")
@@ -180,7 +181,7 @@ def _add_v1(app: FastAPI, engine: Engine, inference: Inference) -> None:
     async def model(name: str) -> dict[str, Any]:
         name, version = versioned(name)
         served = engine.known(name, version)
-        state = {"name": name, "version": served.config.version, "ready": engine.ready(served)}
+        state = {"name": name, "version": served.config.version, "ready": engine.condition.ready(served)}
         return {
             **state,
             "id": name,

@@ -76,15 +76,15 @@ def _add_protocol(router: APIRouter, engine: Engine, inference: Inference) -> No
 
     @router.get("/health/ready", summary="200: ready; 503 says why not")
     async def ready() -> dict[str, bool]:
-        if engine.state() != "ready":
-            raise Refusal("unavailable", engine.reason() or "not ready", 1.0)
+        if engine.condition.state() != "ready":
+            raise Refusal("unavailable", engine.condition.reason() or "not ready", 1.0)
         return {"ready": True}
 
     @router.get("/models/{name:path}/ready", summary="200: the model is ready")
     async def model_ready(name: str) -> dict[str, Any]:
         plain, version = versioned(name)
-        if not engine.ready(engine.known(plain, version)):
-            raise Refusal("unavailable", engine.reason() or f"model {plain} is not ready", 1.0)
+        if not engine.condition.ready(engine.known(plain, version)):
+            raise Refusal("unavailable", engine.condition.reason() or f"model {plain} is not ready", 1.0)
         return {"name": plain, "ready": True}
 
     @router.post(

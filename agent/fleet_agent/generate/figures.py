@@ -26,6 +26,14 @@ class Figures:
     first: LatencyHistogram = field(default_factory=LatencyHistogram)
     between: LatencyHistogram = field(default_factory=LatencyHistogram)
 
+    def merge(self, other: Figures) -> None:
+        """Count the other's too."""
+        self.steps += other.steps
+        self.stepped += other.stepped
+        self.tokens += other.tokens
+        self.first.merge(other.first)
+        self.between.merge(other.between)
+
 
 class Generating(Protocol):
     """A model's generation, as far as it is shown here."""

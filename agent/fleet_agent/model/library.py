@@ -117,6 +117,7 @@ class Library:
             # Beside batches of another version the times would be those of two.
             "seeds": [] if threading.current_thread() is self._loading else seeds(model, warm_s),
             "load_s": time.perf_counter() - started,
+            "out_of_memory": model.out_of_memory,
         }
         self._tell(("loaded", key, traits))
         return None

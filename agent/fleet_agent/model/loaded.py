@@ -11,7 +11,7 @@ import torch
 
 from fleet_agent.model.batch import Inputs
 from fleet_agent.model.compute import Prepared
-from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, said
+from fleet_agent.model.faults import INPUT_ERRORS, InputFault, ModelFault, is_out_of_memory, said
 from fleet_agent.model.generator import Generator, can_generate
 from fleet_agent.model.rows import rows_of
 from fleet_agent.values.lengths import checked_buckets
@@ -43,6 +43,7 @@ class LoadedModel:
             self.length_buckets = checked_buckets(buckets, f"{where}.length_buckets")
         except ValueError as error:
             raise ModelFault(str(error)) from None
+        self.out_of_memory: int | None = None  # the smallest batch that the warm-up found too large
         self.embeddings = bool(getattr(instance, "embeddings", False))
         self._inputs = Inputs(self.inputs, device, config.compute.pinned_memory)
         self._forward = Prepared(config, instance, device)
@@ -71,8 +72,8 @@ class LoadedModel:
         return None if counter is None else int(sum(counter(instances_of(payload))))
 
     def warm_up(self) -> float | None:
-        """Run what the model's `warmup` gives, alone and as a full batch; answers how many seconds the shorter of the
-        two took, None where there was nothing to run.
+        """Run what the model's `warmup` gives, alone and as a full batch, or as large a one as the device's memory
+        holds; answers how many seconds the shorter of the two took, None where there was nothing to run.
 
         Of a model that generates, what has "messages" is taken for a chat request, and all of it where it has no
         `forward`.
@@ -88,9 +89,21 @@ class LoadedModel:
                 self.generator.warm_up(requests, self.config.max_batch_size)
         if not instances:
             return None
+        alone = self.timed(instances[:1])
         size = self.config.max_batch_size
-        full = (instances * math.ceil(size / len(instances)))[:size]
-        return min(self.timed(instances[:1]), self.timed(full))
+        while size > 1:
+            full = (instances * math.ceil(size / len(instances)))[:size]
+            try:
+                return min(alone, self.timed(full))
+            except Exception as error:  # The user's code may raise anything.
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the except block, whose exception keeps the tensors of the failed run alive.
+            self.out_of_memory = size
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            size //= 2
+        return alone
 
     def timed(self, instances: list[Any]) -> float:
         """Seconds of one batch. `run` gives rows in the memory of the host, so the device has finished by then."""

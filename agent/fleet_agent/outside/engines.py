@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,6 +14,9 @@ from fleet_agent.outside.relay import Relay
 from fleet_agent.outside.route import Claim, claimed, claimed_by_body, named
 from fleet_wire.agent import AgentConfig, ModelConfig
 from fleet_wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fleet_agent.tracing.traces import Traces
 
 
 class OutsideEngines(Mapping[str, OutsideEngine]):
@@ -76,6 +79,7 @@ class OutsideEngines(Mapping[str, OutsideEngine]):
         send: Send,
         draining: bool,
         has_token: bool,
+        traces: Traces | None,
     ) -> Reply | bool:
         """False: the call is for none of them (and its body can still be read). True: it was answered; a Reply is the
         whole answer. Raises Refusal and ClientGone."""
@@ -94,7 +98,7 @@ class OutsideEngines(Mapping[str, OutsideEngine]):
             return _described(engine, claim, draining)
         if draining:
             raise Refusal("unavailable", "this server is draining and takes no new requests", 1.0)
-        await Relay(engine, call, scope, send, has_token).run(claim.path, body)
+        await Relay(engine, call, scope, send, has_token, traces).run(claim.path, body)
         return True
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from yarl import URL
@@ -21,6 +21,9 @@ from fleet_agent.outside.engine import OutsideEngine
 from fleet_agent.outside.gate import Hopeless
 from fleet_wire.refusal import Refusal
 
+if TYPE_CHECKING:
+    from fleet_agent.tracing.traces import Trace, Traces
+
 _EVENTS = b"text/event-stream"
 
 
@@ -28,9 +31,17 @@ class Relay:
     """`run` it once."""
 
     def __init__(
-        self, engine: OutsideEngine, call: Call, scope: MutableMapping[str, Any], send: Send, has_token: bool
+        self,
+        engine: OutsideEngine,
+        call: Call,
+        scope: MutableMapping[str, Any],
+        send: Send,
+        has_token: bool,
+        traces: Traces | None,
     ) -> None:
         """`has_token`: the agent asks for a token of its own, which the engine is not shown."""
+        self._traces = traces
+        self._trace: Trace | None = None
         self._engine = engine
         self._call = call
         self._scope = scope
@@ -55,6 +66,8 @@ class Relay:
         call, engine = self._call, self._engine
         deadline = deadline_of(call.headers, call.arrived)
         engine.check()
+        if self._traces is not None:
+            self._trace = self._traces.begin(call.identified, engine.config)
         self._task = asyncio.current_task()
         engine.underway.add(self)
         timer = None
@@ -94,6 +107,8 @@ class Relay:
             self._watch()
         await engine.enter(deadline, priority_of(call.headers))
         began: float | None = time.monotonic()
+        if self._trace is not None:
+            self._trace.sent(None)
         try:
             await self._exchange(path, data, length)
         except BaseException:
@@ -107,6 +122,9 @@ class Relay:
     ) -> None:
         call, engine = self._call, self._engine
         headers = route.onward(self._scope["headers"], call.request_id, self._has_token)
+        if self._trace is not None:
+            above = self._trace.onward()
+            headers = [pair for pair in headers if pair[0].lower() not in above] + list(above.items())
         if isinstance(data, AsyncIterator) and length is not None:
             headers.append(("content-length", length.decode()))
         elif data is None and call.method not in ("GET", "HEAD"):
@@ -202,6 +220,11 @@ class Relay:
 
     def _count(self, why: Refusal | ClientGone | None) -> None:
         counters = self._engine.counters
+        if self._trace is not None:
+            if isinstance(why, ClientGone):
+                self._trace.abandoned()
+            else:
+                self._trace.ended(why, self._status)
         if isinstance(why, ClientGone):
             counters.abandoned += 1
         elif why is not None and why.code == "deadline_exceeded":

@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from fleet_agent.queue.batch import Batch, Entry, Finished, Part, Taken
+from fleet_agent.queue.forecast import MARGIN, Forecast
 from fleet_wire.refusal import Refusal
 
 R = TypeVar("R", bound=Hashable)
@@ -26,15 +27,8 @@ T = TypeVar("T")
 
 PRIORITIES = range(10)
 
-# How much one batch counts in the running mean of batch durations.
-_MEMORY = 0.2
 # Every tenth place in a batch goes to the request that waits longest, whatever its priority.
 _EVERY = 10
-# Seconds without a batch after which predictions are not believed: one request may find out how it is now.
-_BELIEVED_S = 2.0
-# A request needs so much more time than is predicted, or it is refused: under overload the queue is always as long as
-# the prediction allows, and every batch that is a little slow would make somebody late who could have gone elsewhere.
-_MARGIN = 1.1
 
 
 def _unknown(size: int) -> float | None:
@@ -60,7 +54,7 @@ class Batcher(Generic[R, T]):
         self.max_batch_size = max_batch_size
         self.max_queue_delay_s = max_queue_delay_s
         self.max_queue_size = max_queue_size
-        self._seconds = seconds
+        self._forecast = Forecast(seconds)
         self._live: dict[R, Entry] = {}
         # By priority, highest first. OrderedDicts, since a dict finds its first key slowly once many before it have
         # been deleted. A class stays once it was used: there are ten at most.
@@ -75,8 +69,6 @@ class Batcher(Generic[R, T]):
         self._mixed = False
         self._picked = 0
         self._batches = 0
-        self._batch_s: float | None = None
-        self._finished_at = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Batcher {self.queued} queued, {self.in_flight} in flight, {self._waiting_items} items wait>"
@@ -148,20 +140,13 @@ class Batcher(Generic[R, T]):
 
     def predicted_s(self, count: int, now: float, priority: int = 0, busy_s: float = 0.0) -> float | None:
         """Seconds until `count` items queued now would be answered; None where that can't be known."""
-        if now - self._finished_at > _BELIEVED_S:
-            return None
-        full = self._seconds(self.max_batch_size)
-        if full is None:
-            return None
         ahead = sum(items for number, items in self._items.items() if number >= priority)
-        batches, rest = divmod(ahead + count, self.max_batch_size)
-        last = (self._seconds(rest) or 0.0) if rest else 0.0
-        return busy_s + batches * full + last
+        needed = self._forecast.until_done(ahead + count, self.max_batch_size, now)
+        return None if needed is None else busy_s + needed
 
     def expected_wait_s(self) -> float:
         """How long what waits now will keep the device busy, by the recent batches' duration; at least 1 s."""
-        batches = -(-self._waiting_items // self.max_batch_size)
-        return max(1.0, batches * (self._batch_s or 0.0))
+        return self._forecast.usual_s(self._waiting_items, self.max_batch_size)
 
     def cancel(self, request: R) -> bool:
         """Forget a request: what waits leaves the queue, what runs is dropped when it returns. False: not known."""
@@ -240,7 +225,7 @@ class Batcher(Generic[R, T]):
             request, entry = following
             left = entry.count - entry.sent
             if entry.deadline is not None:
-                most = self._most_within(entry.deadline - now, now)
+                most = self._forecast.most_within(entry.deadline - now, self.max_batch_size, now)
                 if not most:
                     self.cancel(request)
                     expired.append(request)
@@ -273,9 +258,7 @@ class Batcher(Generic[R, T]):
         """
         if len(outcomes) != len(batch.parts):
             raise ValueError(f"{len(outcomes)} outcomes for a batch of {len(batch.parts)} parts")
-        took = max(0.0, now - batch.formed_at)
-        self._batch_s = took if self._batch_s is None else self._batch_s + _MEMORY * (took - self._batch_s)
-        self._finished_at = now
+        self._forecast.took(max(0.0, now - batch.formed_at), now)
         finished: list[Finished[R, T]] = []
         unwanted = 0
         for part, outcome in zip(batch.parts, outcomes, strict=True):
@@ -306,7 +289,7 @@ class Batcher(Generic[R, T]):
         if left <= 0:
             raise Refusal("deadline_exceeded", "the deadline had passed before the request was queued")
         needed = self.predicted_s(count, now, priority, busy_s)
-        if needed is not None and needed * _MARGIN > left:
+        if needed is not None and needed * MARGIN > left:
             message = f"the answer would take {needed * 1000:.0f} ms, the request has {left * 1000:.0f} ms"
             raise Refusal("unavailable", message, max(0.0, needed - left))
 
@@ -330,22 +313,6 @@ class Batcher(Generic[R, T]):
             self._cut -= was_cut
         else:
             self._cut += not was_cut
-
-    def _most_within(self, left: float, now: float) -> int:
-        """The largest batch that is answered within `left` seconds; 0: none."""
-        if left <= 0:
-            return 0
-        if now - self._finished_at > _BELIEVED_S:
-            return self.max_batch_size
-        low, high = 0, self.max_batch_size
-        while low < high:
-            middle = (low + high + 1) // 2
-            needed = self._seconds(middle)
-            if needed is None or needed <= left:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def _expire(self, now: float) -> list[R]:
         """Forget the waiting requests whose deadline has come. What runs already is the caller's to time."""

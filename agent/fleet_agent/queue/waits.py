@@ -22,6 +22,10 @@ class Waits:
         if len(self._pending) >= _AT_ONCE:
             self._count()
 
+    def merge(self, other: Waits) -> None:
+        """Count the other's too."""
+        self.histogram.merge(other.histogram)
+
     @property
     def histogram(self) -> LatencyHistogram:
         """Of all so far; in milliseconds, as all of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from fleet_agent.generate.figures import Figures
 from fleet_agent.queue.waits import Waits
@@ -31,6 +31,18 @@ class Counters:
     used_length: int = 0  # of instances of models with length buckets
     padding_length: int = 0  # what was added to them, to be as long as the longest in their batch
     unwanted: int = 0  # items computed for requests that were abandoned or had expired
+
+    def merge(self, other: Counters) -> None:
+        """Count the other's too."""
+        for each in fields(self):
+            ours, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(ours, int):
+                setattr(self, each.name, ours + theirs)
+            elif isinstance(ours, dict):
+                for size, batches in theirs.items():
+                    ours[size] = ours.get(size, 0) + batches
+            else:
+                ours.merge(theirs)
 
     def sent(self, size: int, waits_s: list[float]) -> None:
         """Counts a batch of so many items, and how long the requests that begin in it have waited."""

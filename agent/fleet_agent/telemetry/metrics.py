@@ -106,7 +106,7 @@ class EngineMetrics(Collector):
             if (model := here.get((name, version))) is not None:
                 queued.add_metric(labels, model.batcher.queued)
                 running.add_metric(labels, model.batcher.in_flight)
-                ready.add_metric(labels, self._engine.ready(model))
+                ready.add_metric(labels, self._engine.condition.ready(model))
                 limit.add_metric(labels, model.cap.size)
         for name, engine in self._engine.outside.items():
             labels = [name, engine.config.version]
@@ -127,19 +127,19 @@ class EngineMetrics(Collector):
         yield CounterMetricFamily(
             "fleet_agent_busy_seconds",
             "How long the devices ran batches, mean over devices.",
-            self._engine.busy_s(),
+            self._engine.condition.busy_s(),
         )
         yield GaugeMetricFamily(
-            "fleet_agent_ready", "1: /readyz answers 200.", self._engine.state() == "ready"
+            "fleet_agent_ready", "1: /readyz answers 200.", self._engine.condition.state() == "ready"
         )
-        capacity = self._engine.capacity_rps()
+        capacity = self._engine.condition.capacity_rps()
         if capacity is not None:
             yield GaugeMetricFamily(
                 "fleet_agent_capacity_requests_per_second",
                 "Within the latency target, by the curves.",
                 capacity,
             )
-        memory = self._engine.device_memory()
+        memory = self._engine.condition.device_memory()
         family = GaugeMetricFamily(
             "fleet_agent_device_memory_bytes", "Of all devices; absent where unknown.", labels=["kind"]
         )

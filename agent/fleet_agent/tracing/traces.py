@@ -39,16 +39,22 @@ class Trace:
         self._span = span
         self._started_ns = time.time_ns()
         self._sent_ns: int | None = None
-        self._size = 0
+        self._size: int | None = None
 
-    def sent(self, size: int) -> None:
-        """The first of its instances is on its way to the device, in a batch of `size`."""
+    def sent(self, size: int | None) -> None:
+        """The first of its instances is on its way to the device, in a batch of `size` (None: that isn't known)."""
         if self._sent_ns is None:
             self._sent_ns = time.time_ns()
             self._size = size
 
-    def ended(self, refusal: Refusal | None) -> None:
-        """It was answered, or refused."""
+    def onward(self) -> dict[str, str]:
+        """The headers by which another server's spans come below this one."""
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier, api.set_span_in_context(self._span))
+        return carrier
+
+    def ended(self, refusal: Refusal | None, status: int = 200) -> None:
+        """It was answered, with that status, or refused."""
         now = time.time_ns()
         span = self._span
         below = api.set_span_in_context(span)
@@ -56,14 +62,15 @@ class Trace:
         queued.end(self._sent_ns or now)
         if self._sent_ns is not None:
             inference = self._tracer.start_span("inference", below, start_time=self._sent_ns)
-            inference.set_attribute("fleet.batch_size", self._size)
+            if self._size is not None:
+                inference.set_attribute("fleet.batch_size", self._size)
+                span.set_attribute("fleet.batch_size", self._size)
             inference.end(now)
-            span.set_attribute("fleet.batch_size", self._size)
         if refusal is not None:
             span.set_attribute("fleet.refusal", refusal.code)
             if refusal.status >= 500:
                 span.set_status(api.StatusCode.ERROR, str(refusal))
-        span.set_attribute("http.response.status_code", 200 if refusal is None else refusal.status)
+        span.set_attribute("http.response.status_code", status if refusal is None else refusal.status)
         span.end(now)
 
     def abandoned(self) -> None:

@@ -82,7 +82,7 @@ async def host(nvml: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> As
     async with httpx.AsyncClient(transport=transport, base_url="http://agent", timeout=60.0) as http:
         engine.start()
         made = Host(engine, http, OnAGpu.started)
-        await made.until(lambda: engine.state() == "ready")
+        await made.until(lambda: engine.condition.state() == "ready")
         yield made
     nvml.hangs.set()
     await engine.stop()
@@ -126,7 +126,7 @@ async def test_its_figures_are_told_until_an_xid_of_the_hardware_takes_the_agent
     await host.until(lambda: nvml.registered)
     nvml.tell(79)
     told = time.monotonic()
-    await host.until(lambda: host.engine.state() == "failed", 2.0)
+    await host.until(lambda: host.engine.condition.state() == "failed", 2.0)
     for reply in await asyncio.gather(*running):
         assert reply.status_code == 503
         assert reply.json()["error"]["code"] == "unavailable"
@@ -172,6 +172,6 @@ async def test_a_worker_that_ends_is_replaced_on_the_same_gpu_and_nowhere_else(h
     assert link.pid is not None
     os.kill(link.pid, 9)
     await host.until(lambda: host.engine.slots[0].restarts == 1)
-    await host.until(lambda: host.engine.state() == "ready")
+    await host.until(lambda: host.engine.condition.state() == "ready")
     assert host.started == ["auto", "cuda:0"]
     assert (await host.ask(0.0)).status_code == 200

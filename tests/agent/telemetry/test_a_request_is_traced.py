@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from fleet_wire.agent import TelemetryConfig
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
+ENGINE = Path(__file__).parents[1] / "outside" / "served_engine.py"
 
 
 class Collector(ThreadingHTTPServer):
@@ -112,6 +114,26 @@ def test_with_its_queue_and_its_inference_below_the_caller_s_span(
     assert inference.end_time_unix_nano <= first.end_time_unix_nano
     [refused] = [span for span in collector.named("tiny") if "fleet.refusal" in attributes(span)]
     assert attributes(refused)["fleet.refusal"] == "bad_request"
+
+
+def test_a_call_to_an_outside_engine_has_its_spans_and_the_engine_hears_of_them(
+    start_agent: Callable[..., Any], collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    command = {"argv": [sys.executable, str(ENGINE), "--port", "{port}"], "health_interval_s": 0.1}
+    model = {"name": "llm", "path": "/nonexistent", "runtime": "command", "command": command}
+    agent = start_agent(model, telemetry={"otlp_endpoint": endpoint}).ready()
+    caller = {"traceparent": f"00-{TRACE}-{SPAN}-01", "x-request-id": "r-1", "x-fleet-model": "llm"}
+    echoed = agent.http.post("/v1/free", content=b"hello", headers=caller).json()["headers"]
+    until(lambda: collector.named("llm") and collector.named("inference"))
+    (span,) = collector.named("llm")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN)
+    assert attributes(span)["fleet.request_id"] == "r-1"
+    below = {each.name for each in collector.spans if each.parent_span_id == span.span_id}
+    assert below == {"queue", "inference"}
+    sent = {name.lower(): value for name, value in dict(echoed).items()}
+    assert sent["traceparent"].split("-")[1:3] == [TRACE, span.span_id.hex()]
 
 
 @pytest.mark.parametrize(
