@@ -22,6 +22,8 @@ ROUND_TRIPS = 3
 STREAM_BYTES = 4 << 20
 STREAM_S = 2.0
 KNOCK_S = 4.0
+# A look at the clock that took no more than twice this is exact enough.
+QUICK_S = 0.2
 CONNECT_S = 2.0
 ANSWER_S = 3.0
 
@@ -72,7 +74,7 @@ def _reach(machine: Machine) -> tuple[float, float]:
 
 
 def _clock(machine: Machine) -> Clock | None:
-    """The better of two looks."""
+    """The better of two looks, or one that was quick."""
     best: Clock | None = None
     for _ in range(2):
         before = time.time()
@@ -85,6 +87,8 @@ def _clock(machine: Machine) -> Clock | None:
         seen = Clock(there - (before + took / 2), took / 2)
         if best is None or seen.error_s < best.error_s:
             best = seen
+        if best.error_s < QUICK_S:
+            break
     return best
 
 

@@ -23,7 +23,7 @@ from fleet_controller.hosts.keeper.place import Place
 # A fact that takes longer is unknown. What takes long: importing torch from a cold disk, nvidia-smi of eight GPUs
 # without persistence mode, the hashes of a large release.
 QUICK_S = 5.0
-PYTHON_S = 35.0
+PYTHON_S = 25.0
 SMI_S = 25.0
 RELEASES_S = 30.0
 TORCH_S = 60.0

@@ -11,9 +11,18 @@ from typing import Any
 from fleet_controller.hosts.keeper.facts.programs import text
 from fleet_controller.hosts.keeper.place import Place
 
-_VERSION = "import sys; print('fleet %d.%d.%d' % sys.version_info[:3])"
-_VENV = "import venv; print('fleet ok')"
-_PIP = "import ensurepip; print('fleet ok')"
+_ABOUT = """
+import json, sys
+def can(*names):
+    try:
+        for name in names:
+            __import__(name)
+    except Exception:
+        return False
+    return True
+told = {"version": "%d.%d.%d" % sys.version_info[:3], "venv": can("venv"), "ensurepip": can("ensurepip")}
+print("fleet " + json.dumps(told))
+"""
 # is_available() counts devices and makes no context: it takes no device memory.
 _TORCH = """
 import json
@@ -39,9 +48,11 @@ def pythons(args: dict[str, Any]) -> dict[str, Any]:
     interpreter = args.get("interpreter")
     wanted = os.path.expanduser(interpreter or args["python"])
     answer["agent_path"] = wanted
-    answer["agent"], answer["why"] = said(wanted, _VERSION, 10)
-    answer["venv"] = None if interpreter else said(wanted, _VENV, 10)[0] == "ok"
-    answer["ensurepip"] = None if interpreter else said(wanted, _PIP, 10)[0] == "ok"
+    told, answer["why"] = said(wanted, _ABOUT, 20)
+    about = json.loads(told) if told else {}
+    answer["agent"] = about.get("version", "")
+    for module in ("venv", "ensurepip"):
+        answer[module] = None if interpreter else about.get(module)
     return answer
 
 
