@@ -93,6 +93,8 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
         pulse.within("the start", LOOP_S)
         end_watch = watchdog.watch(pulse, watchdog.start_afresh)
         journal = Journal.open(folder.journal_url)
+        good = _taken_by_up(file, folder, journal, options)
+        spec = good or spec
         world = outside.real(spec, journal, folder, executor, clock, pulse, sudo)
         try:
             loop = Loop(file, spec, journal, world)
@@ -101,7 +103,7 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
             journal.close()
             raise
         file.keep_in(folder.path)
-        if not file.problem:
+        if not file.problem and good is None:
             file.accepted()
         if options.once:
             _print_once(loop)
@@ -117,6 +119,16 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
         end_watch()
         journal.close()
     return 0
+
+
+def _taken_by_up(
+    file: FleetFile, folder: StateFolder, journal: Journal, options: argparse.Namespace
+) -> FleetSpec | None:
+    """What the last `up` took, where that is in force whatever fleet.yaml says since; None: fleet.yaml is."""
+    if options.once or journal.goal() != "up":
+        return None
+    good = last_good(file.path, folder.path)
+    return good if good is not None and good.controller.apply == "up" else None
 
 
 def _print_once(loop: Loop) -> None:

@@ -432,7 +432,12 @@ class Loop:
     def _reload(self, now: float) -> None:
         if self._site.is_outdated:  # a pool was sent back, or on, while nobody told us
             self._change_site(self._outside.open_site(self._spec))
-        if not self._file.changed():
+        changed = self._file.changed()
+        waits = changed and self._spec.controller.apply == "up"
+        text = f"{self._file.path.name} was changed; that counts from the next `fleetctl up` on"
+        over = f"{self._file.path.name} is again what the last `fleetctl up` took"
+        self._news.tell(now, "config", text if waits else "", over=over)
+        if not changed or waits:
             return
         try:
             self._adopt(self._file.load(), now)

@@ -92,6 +92,10 @@ class ControllerSpec(Part):
     unreachable_after: PositiveDuration = Field(
         default=30.0, description="How long a host may be silent before it counts as unreachable."
     )
+    apply: Literal["at_once", "up"] = Field(
+        default="at_once",
+        description='When an edited fleet.yaml counts: "at_once", or "up": from the next `fleetctl up` on.',
+    )
     price_per_kwh: float | None = Field(
         default=None,
         ge=0,
