@@ -90,15 +90,17 @@ format: environment ## write the format that `check` wants
 	@$(BIN)/ruff check --fix-only --quiet .
 
 .PHONY: bench
-bench: bench-agent bench-balancer bench-routing bench-scaling ## all benchmarks (QUICK=1: a minute each)
+bench: bench-agent bench-balancer bench-routing bench-scaling bench-hosts ## all benchmarks (QUICK=1: a minute each)
 
-.PHONY: bench-agent bench-balancer bench-routing bench-scaling
+.PHONY: bench-agent bench-balancer bench-routing bench-scaling bench-hosts
 bench-agent: environment ## one host's server against its peers -> bench/out/agent.json
 	@QUICK=$(QUICK) $(BIN)/python -m bench.agent
 bench-balancer: environment ## the front door against its peers -> bench/out/balancer.json
 	@QUICK=$(QUICK) $(BIN)/python -m bench.balancer
 bench-routing: environment ## routing policies on a mixed fleet, and what a pick costs -> bench/out/routing.json
 	@QUICK=$(QUICK) $(BIN)/python -m bench.routing
+bench-hosts: environment test-tools ## `up` on fifty SSH hosts, ten of them dark -> bench/out/hosts.json
+	@QUICK=$(QUICK) $(BIN)/python -m bench.hosts
 bench-scaling: ## autoscalers on real traffic -> bench/out/scaling.json (ARGS="--traces DIR")
 	$(environment) agent balancer examples dev simulate
 	@QUICK=$(QUICK) nice -n 10 $(BIN)/python -m bench.scaling $(ARGS)
