@@ -222,6 +222,17 @@ def test_memory_that_nobody_seems_to_hold_is_told(told):
     assert "40000 MiB in use, and no process" in found.what
 
 
+def test_files_that_fleet_yaml_gives_the_agent_are_enough(told):
+    [found] = told(limits={"nofile": 1024}, spec={"agent": {"limits": {"open_files": 65536}}})["ulimits"]
+    assert found.severity is Severity.OK
+
+
+def test_a_users_own_systemd_needs_lingering_whatever_sudo_may(told):
+    [found] = told(spec={"agent": {"supervisor": "systemd-user"}})["systemd"]
+    assert (found.severity, found.mend) == ("warning", "linger")
+    assert told(spec={"agent": {"supervisor": "process"}})["systemd"][0].severity is Severity.OK
+
+
 def test_a_host_without_a_gpu_is_well_unless_its_agent_wants_one(told):
     none = {
         "devices": [],

@@ -42,35 +42,42 @@ def _files(chart: Chart) -> Iterator[Finding]:
     if soft is None:
         yield unknown("ulimits", f"how many files a process may open is unknown: {fact.missing}")
         return
-    if 0 <= soft < FILES:
+    given = chart.spec.agent.limits.open_files
+    if given is not None and given >= FILES:
+        yield well("ulimits", f"the agent may open {given} files (agent.limits.open_files)")
+    elif 0 <= soft < FILES:
         user = chart.facts.of("service").text("user") or "USER"
         more = "" if hard is None or not 0 <= hard < FILES else f" (hard limit {hard:.0f})"
-        yield warning(
-            "ulimits",
-            f"a process may open only {soft:.0f} files{more}",
-            "each connection is one: an agent under load refuses connections",
-            f"on the host: echo '{user} - nofile 65536' | sudo tee /etc/security/limits.d/50-fleetctl.conf",
-        )
+        fix = "Set agent.limits.open_files: 65536 in fleet.yaml"
+        if more:
+            line = f"echo '{user} - nofile 65536' | sudo tee /etc/security/limits.d/50-fleetctl.conf"
+            fix = f"on the host: {line}; then agent.limits.open_files: 65536 in fleet.yaml"
+        why = "each connection is one: an agent under load refuses connections"
+        yield warning("ulimits", f"a process may open only {soft:.0f} files{more}", why, fix)
     else:
         yield well("ulimits", f"a process may open {'any number of' if soft < 0 else f'{soft:.0f}'} files")
 
 
 def _services(chart: Chart) -> Iterator[Finding]:
     fact = chart.facts.of("service")
+    wanted = chart.spec.agent.supervisor
+    by_root = fact.yes("root") or chart.facts.of("rights").text("way")
     if fact.missing:
         yield unknown("systemd", f"whether systemd is there is unknown: {fact.missing}")
     elif not fact.yes("systemd"):
         yield well(
             "systemd", "no systemd: agents run as supervised processes, and do not come back after a reboot"
         )
-    elif fact.yes("root") or fact.yes("linger") or chart.facts.of("rights").text("way") in ("root", "sudo"):
+    elif wanted == "process":
+        yield well("systemd", "systemd is there, and agent.supervisor does without it")
+    elif fact.yes("linger") or (by_root and wanted != "systemd-user"):
         yield well("systemd", "systemd is there, and services of ours outlive a login")
     else:
         user = fact.text("user") or "USER"
         yield warning(
             "systemd",
-            f"no sudo, and lingering is off for {user}",
-            "no service of systemd can keep the agent: it runs as a supervised process, which a reboot ends for good",
+            f"lingering is off for {user}" + ("" if by_root else ", and there is no sudo"),
+            "no service of systemd can keep the agent: it does not start, or runs as a process that a reboot ends",
             f"on the host: sudo loginctl enable-linger {user}",
             "linger",
         )
