@@ -19,14 +19,27 @@ if TYPE_CHECKING:
 @contextmanager
 def only_operator(fleet: Fleet, journal: Journal, command: str) -> Iterator[Hold]:
     """Be the only command that changes the fleet while the block runs. Raises Failed, telling who is, and Locked."""
+    from fleet_controller.journal import JournalError
     from fleet_controller.operation.lock import Held, operator_lock
 
     try:
         # the folder's lock keeps `state rebuild` out, which has no journal to hold a lock in
         with operator_lock(journal, command) as hold, fleet.folder.lock("operator"):
             yield hold
+    except JournalError as error:
+        raise Failed(clean(str(error))) from error
     except Held as held:
         raise Failed(clean(held.holder.told(time.time(), clock, age))) from None
+
+
+@contextmanager
+def only_operator_of(fleet: Fleet, command: str) -> Iterator[None]:
+    """The same for a command that has no state store open; a fleet that was never started has nobody at work."""
+    if not fleet.started:
+        yield
+        return
+    with fleet.journal() as journal, only_operator(fleet, journal, command):
+        yield
 
 
 def still_ours(hold: Hold) -> None:

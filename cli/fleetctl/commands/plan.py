@@ -120,7 +120,7 @@ def _change(host: HostPlan, fleet: spec.FleetSpec) -> dict[str, Any]:
         "pool": _pair(*change.pool),
         "release": _pair(*change.release) | {"differs": list(host.differs)},
         "models": _pair(*([{"name": n, "version": v} for n, v in models] for models in host.models)),
-        "unit": getattr(one.agent, "supervisor", "process"),
+        "unit": one.agent.supervisor,
         "power": None if one.power.driver == "none" else {"driver": one.power.driver} | _pair(*host.power),
         "price_per_hour": one.price_per_hour,
         "watts": one.watts,

@@ -10,6 +10,7 @@ import typer
 from fleet_controller.spec import FleetSpec
 from fleetctl.failure import USAGE, Failed
 from fleetctl.fleet import Fleet, ask
+from fleetctl.operator import only_operator_of
 from fleetctl.render.output import Form, Output, document
 from fleetctl.render.text import clean
 
@@ -56,8 +57,9 @@ def rollback(
         sent_back = [pool for pool in pools if pool in earlier.pins()]
         if not sent_back:
             raise Failed(f"{', '.join(pools)}: follows fleet.yaml already")
-        earlier.pin(dict.fromkeys(sent_back))
-        _tell_controller(fleet, sent_back, None)
+        with only_operator_of(fleet, "fleetctl rollback --clear"):
+            earlier.pin(dict.fromkeys(sent_back))
+            _tell_controller(fleet, sent_back, None)
         return
     chosen = {pool: _target(fleet.spec, earlier, pool, wanted[pool], to) for pool in pools}
     if len(set(chosen.values())) > 1:
@@ -65,8 +67,9 @@ def rollback(
             f"these pools go back to different releases; name one of them: {', '.join(pools)}", USAGE
         )
     now = time.time()
-    earlier.pin({pool: Pin(key, wanted[pool].key, now) for pool, key in chosen.items()})
-    _tell_controller(fleet, pools, next(iter(chosen.values())))
+    with only_operator_of(fleet, f"fleetctl rollback {' '.join(pools)}"):
+        earlier.pin({pool: Pin(key, wanted[pool].key, now) for pool, key in chosen.items()})
+        _tell_controller(fleet, pools, next(iter(chosen.values())))
     asked = ", ".join(sorted({one.key for one in wanted.values()}))
     text = (
         f"fleet.yaml still asks for {asked}: mend it, then `fleetctl up`; to return without mending: "

@@ -62,10 +62,26 @@ def _head(picture: Mapping[str, Any]) -> Table:
     table.add_row("controller", _controller(controller, picture["goal"]))
     if controller.get("config"):
         table.add_row("fleet.yaml", Text(line(controller["config"]), style="bold red"))
+    if text := _operation(picture.get("operation")):
+        table.add_row("operation", text)
     balancer = picture.get("balancer")
     if controller["running"] and balancer and not balancer.get("running", True):
         table.add_row("balancer", Text(f"NOT RUNNING: {line(balancer.get('error'))}", style="bold red"))
     return table
+
+
+def _operation(told: Mapping[str, Any] | None) -> Text | None:
+    """An `up` or `down` that goes on, or that left something undone; None: nothing to say."""
+    if told is None or (told["outcome"] == "done" and not told["left"]):
+        return None
+    bounds = [f"only {', '.join(told['hosts'][:3])}"] if told["hosts"] else []
+    bounds += [f"{told['parallel']} at once"] if told["parallel"] else []
+    words = [f"{told['kind']} by {line(told['by'])}" if told["by"] else told["kind"], *bounds]
+    for what, hosts in (("failed", told["failed"]), ("left", told["left"])):
+        if hosts:
+            words.append(f"{what}: {', '.join(sorted(hosts)[:5])}{', ...' if len(hosts) > 5 else ''}")
+    halted = told["outcome"] == "halted"
+    return Text("; ".join([*words, *(["halted"] if halted else [])]), style="bold red" if halted else "")
 
 
 def _controller(controller: Mapping[str, Any], goal: str) -> Text:

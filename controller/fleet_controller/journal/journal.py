@@ -527,7 +527,7 @@ class Journal:
     def take_lock(
         self, holder: dict[str, Any], free: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any] | None:
-        """Take the operator lock where nobody has it or `free` says so of who does; else that one, and nothing is done."""
+        """Take the operator lock where nobody has it, or `free` says so of who does; else who has it."""
         with self._transaction() as connection:
             query = sa.select(tables.facts.c.value).where(tables.facts.c.name == "lock")
             current = connection.scalar(query)

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def operator_lock(journal: Journal, command: str, watch_s: float = WATCH_S) -> I
     finally:
         hold.end()
         thread.join()
-        journal.leave_lock(holder.id)
+        with suppress(JournalError):  # a full disk: the lock ends with this process all the same
+            journal.leave_lock(holder.id)
 
 
 def ourselves(command: str) -> Holder:
