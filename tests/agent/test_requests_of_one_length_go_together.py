@@ -51,7 +51,8 @@ class Model:
 
 @pytest.fixture(scope="module")
 def agent(start_shared_agent: Callable[..., Any], written_model: Callable[..., dict[str, Any]]) -> Any:
-    return start_shared_agent(written_model("sums", SUMS), written_model("texts", TEXTS)).ready()
+    told = written_model("told", TEXTS.replace("[10, 100]", "[7]"), length_buckets=[10, 100])
+    return start_shared_agent(written_model("sums", SUMS), written_model("texts", TEXTS), told).ready()
 
 
 def together(agent: Any, model: str, instances: list[Any]) -> list[Any]:
@@ -75,9 +76,12 @@ def test_rows_of_three_lengths_are_computed_in_a_few_batches(agent: Any) -> None
     assert metric(agent, 'fleet_agent_batches_total{model="sums"') - before < 24
 
 
-def test_texts_share_batches_with_those_of_their_bucket_and_padding_is_counted(agent: Any) -> None:
+@pytest.mark.parametrize("model", ["texts", "told"], ids=["the model's own", "the configuration's"])
+def test_texts_share_batches_with_those_of_their_bucket_and_padding_is_counted(
+    agent: Any, model: str
+) -> None:
     texts = ["x" * length for length in (1, 10, 11, 100, 101, 5000) for _ in range(6)]
-    answers = together(agent, "texts", texts)
+    answers = together(agent, model, texts)
     assert [answer[0] for answer in answers] == [len(text) for text in texts]
     assert all(
         longest <= bound
@@ -85,9 +89,9 @@ def test_texts_share_batches_with_those_of_their_bucket_and_padding_is_counted(a
         for bound in (10, 100, 5000)
         if n <= bound and n * 10 > bound
     )
-    used = metric(agent, 'fleet_agent_length_total{model="texts",of="instances"')
+    used = metric(agent, f'fleet_agent_length_total{{model="{model}",of="instances"')
     assert used == sum(map(len, texts)), agent.http.get("/metrics").text
-    assert metric(agent, 'fleet_agent_length_total{model="texts",of="padding"') > 0
+    assert metric(agent, f'fleet_agent_length_total{{model="{model}",of="padding"') > 0
 
 
 @given(

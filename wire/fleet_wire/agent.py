@@ -80,6 +80,7 @@ class ModelConfig(BaseModel):
     max_batch_size: int = Field(default=32, ge=1)
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_queue_size: int = Field(default=1024, ge=1)
+    length_buckets: list[int] | None = None
     device_memory_bytes: int | None = Field(default=None, ge=0)
     options: dict[str, str | int | float | bool | None] = {}
     runtime: Literal["torch", "command"] = "torch"

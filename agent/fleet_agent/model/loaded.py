@@ -39,7 +39,9 @@ class LoadedModel:
         try:
             self.inputs = _metadata(instance, "inputs", where)
             self.outputs = _metadata(instance, "outputs", where)
-            buckets = getattr(instance, "length_buckets", None)
+            buckets = config.length_buckets
+            if buckets is None:
+                buckets = getattr(instance, "length_buckets", None)
             self.length_buckets = checked_buckets(buckets, f"{where}.length_buckets")
         except ValueError as error:
             raise ModelFault(str(error)) from None

@@ -355,6 +355,7 @@ def _model_config(model: ModelSpec) -> ModelConfig:
         max_batch_size=model.batching.max_batch_size,
         max_queue_delay_ms=model.batching.max_queue_delay_ms,
         max_queue_size=model.batching.max_queue_size,
+        length_buckets=model.batching.length_buckets,
         device_memory_bytes=model.device_memory_bytes,
         options=model.options,
         runtime=model.runtime,

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from fleet_controller.spec.address import Name
 from fleet_controller.spec.command import CommandSpec
@@ -61,6 +61,17 @@ class Batching(Part):
     max_queue_size: int = Field(
         default=1024, ge=1, description="Most requests waiting; more are refused with 429."
     )
+    length_buckets: list[int] | None = Field(
+        default=None,
+        description="Bounds of lengths: only requests between the same two share a batch; left out: the model's own.",
+    )
+
+    @field_validator("length_buckets")
+    @classmethod
+    def _ascends(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and (not value or value[0] < 1 or value != sorted(set(value))):
+            raise ValueError("must be whole numbers over 0 in ascending order, such as [32, 128]")
+        return value
 
 
 class ModelSpec(Part):
