@@ -227,9 +227,10 @@ def _rollback(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: floa
         to = args.get("to")
         text = f"sent back to release {to} by the operator" if to else "follows fleet.yaml again"
         journal.record(now, "rollback", text, name)
-        for host in spec.pool(name).hosts:  # what failed with the other release is tried again at once
+        for host in spec.pool(name).hosts:  # what failed with the other release says nothing about this one
+            journal.amend(host, failures=0)
             if journal.host(host).state is HostState.FAILED:
-                journal.amend(host, retry_at=0.0, failures=0)
+                journal.amend(host, retry_at=0.0)
     whither = f"goes back to release {args['to']}" if args.get("to") else "follows fleet.yaml again"
     return f"{', '.join(names)}: {whither}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(420)]
 
 REPO = Path(__file__).resolve().parents[2]
 

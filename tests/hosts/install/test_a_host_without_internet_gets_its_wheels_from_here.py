@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from fleet_lab.host import Host
 
+from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.resolve import Needs, _wanted
 from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.spec import FleetSpec
 
 FleetOf = Callable[..., FleetSpec]
@@ -40,6 +42,7 @@ def test_what_pip_chose_here_is_installed_there_and_the_second_time_nothing_is_s
     stub_release: Release,
     index: Path,
     make_wheel: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_wheel(index, "fleetprobe", requires=("fleetdeep>=1; python_version >= '3'",))
     make_wheel(index, "fleetdeep", "2", filler=200_000)
@@ -64,9 +67,16 @@ def test_what_pip_chose_here_is_installed_there_and_the_second_time_nothing_is_s
     for path in index.iterdir():
         path.unlink()
     said.clear()
+    asked: list[Command] = []
+    run_before = SshTransport.run
+    monkeypatch.setattr(SshTransport, "run", lambda *args: (asked.append(args[1]), run_before(*args))[1])
+    monkeypatch.setattr(SshTransport, "put", None)
     with Machines(fleet_of([entry(host, index)]), state) as machines:
+        machines.machine("h1").reach()
+        asked.clear()
         assert machines.machine("h1").install(release, said.append).sent_bytes == 0
     assert said == []
+    assert len(asked) == 1, "one question, no bytes"
 
 
 @pytest.mark.slow

@@ -106,6 +106,24 @@ def test_weights_on_a_mount_are_used_in_place_and_hashed(
         machine.start(wanted, (), "a1", "token")
 
 
+@pytest.mark.machine
+def test_a_disk_without_room_gets_nothing_and_the_next_try_completes(
+    machine: Machine, host: Host, stub_release: Release, file: Path
+) -> None:
+    wanted = with_weights(stub_release, WeightsFile(NAME, SHA256, file=file))
+    host.with_full_disk(2_000_000)
+    with pytest.raises(HostFailure) as caught:
+        machine.install(wanted)
+    assert caught.value.kind == "disk"
+    assert "nothing was sent" in caught.value.cause
+    left = [
+        path for path in (host.home / ".fleetctl").rglob("*") if path.is_file() and path.stat().st_size > 4096
+    ]
+    assert left == []
+    host.with_room_again()
+    assert machine.install(wanted).sent_bytes > len(CONTENT)
+
+
 def test_a_file_that_is_not_what_is_pinned_is_not_sent(
     machine: Machine, host: Host, stub_release: Release, file: Path
 ) -> None:

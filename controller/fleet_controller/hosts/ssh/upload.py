@@ -137,9 +137,9 @@ class Upload:
         if arrived != size:
             raise OSError(f"{arrived} of {size} bytes arrived")
         found = self._execute(Command(("sha256sum", "--", part), timeout_s=60 + size / 20e6))
-        # Its path is said too, and may have the wanted hash in it: only what a line begins with counts.
-        said = [line.lstrip(b"\\").split(b" ")[0] for line in found.stdout.splitlines()]
-        if digest.encode() in said:
+        # "HASH  PATH", perhaps within what a login says besides. The path may have the hash in it: that has no blanks
+        # behind it.
+        if f"{digest}  ".encode() in found.stdout:
             return True
         if found.status != 127:
             return False
