@@ -12,6 +12,7 @@ from fleet_lab import accounts
 from fleet_lab.host import Host
 
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.spec import FleetSpec
@@ -30,7 +31,9 @@ def reached(host: Host, fleet_of: Callable[..., FleetSpec], state: Path) -> Iter
         def make(sudo: accounts.Sudo, password: str | None) -> Machines:
             accounts.give_account(host, PASSWORD, sudo)
             given = SudoPassword() if password is None else SudoPassword(password)
-            return stack.enter_context(Machines(fleet_of([host.entry()]), state, given))
+            return stack.enter_context(
+                Machines(fleet_of([host.entry(install={"interpreter": "python3"})]), state, given)
+            )
 
         yield make
 
@@ -56,6 +59,18 @@ def test_what_needs_no_root_is_done_without_sudo(reached: Reached) -> None:
     heard: list[bytes] = []
     assert machines.machine("h1").execute(["id", "-u"], heard.append, heard.append, limit_s=20) == 0
     assert b"".join(heard) == b"64321\n"
+
+
+def test_a_user_without_sudo_is_enough_to_serve(reached: Reached, stub_release: Release) -> None:
+    machines = reached("none", None)
+    machine = machines.machine("h1")
+    machine.install(stub_release)
+    run = machine.start(stub_release, machines._spec.models, "a-1", "token")
+    agent = machine.probe().agent
+    assert agent is not None
+    assert agent.alive
+    assert Path(f"/proc/{run.pid}").stat().st_uid == accounts.UID
+    assert machine.stop(grace_s=5.0).was_running
 
 
 @pytest.mark.parametrize(

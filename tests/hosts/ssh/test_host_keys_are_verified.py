@@ -62,8 +62,21 @@ def test_a_changed_key_is_refused_and_the_old_line_is_named(ssh_hosts: Lab, mach
     assert ssh_hosts.known_hosts.read_text() == before
     assert logins(ssh_hosts) == 0
     assert keys.trust(machines._spec, ["h1"]) == [], "trust on first use never replaces a key"
+    old = " ".join(ssh_hosts.known_hosts.read_text().split()[-2:])
+    shown = subprocess.run(
+        [program("ssh-keygen"), "-lf", "-"], input=old.encode(), check=True, capture_output=True
+    )
+    new = subprocess.run(
+        [program("ssh-keygen"), "-lf", str(host.folder / "host_key.pub")], check=True, capture_output=True
+    )
+    for fingerprint in (shown.stdout.split()[1], new.stdout.split()[1]):
+        assert fingerprint.decode() in failure.cause
     subprocess.run(forget, shell=True, check=True, capture_output=True)
-    assert refusal(machines).kind == "host-key-unknown"
+    failure = refusal(machines)
+    assert failure.kind == "host-key-unknown"
+    scan = next(part for part in failure.next_step.split("`") if part.startswith("ssh-keyscan"))
+    subprocess.run(scan, shell=True, check=True, stderr=subprocess.DEVNULL)
+    assert machines.machine("h1").probe().boot_id, "both lines do what they promise"
 
 
 def test_a_revoked_key_is_refused_even_where_another_line_knows_it(
