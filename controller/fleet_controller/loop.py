@@ -399,6 +399,7 @@ class Loop:
         )
         drawn = picture.draw(now)
         drawn["controller"]["config"] = self._file.problem or None
+        drawn["controller"]["rolled_back"] = self._site.sent_back
         self._journal.write_status(drawn)
         return told
 

@@ -45,6 +45,8 @@ def test_the_release_that_served_before_comes_back_until_fleet_yaml_changes(flee
     fleet.wait_ready(1)
     assert fleet.predict([[1.0, 2.0, 3.0, 4.0]]).status_code == 200
     assert installed(fleet)[-1]["sent_bytes"] == 0, "it was still there"
+    assert fleet.status()["controller"]["rolled_back"] == {"default": listed["wanted"]}
+    assert "default was rolled back" in fleet.cli("status")
     # it holds over a restart of everything, and a second `up`
     fleet.cli("down", "--yes")
     fleet.cli("up")

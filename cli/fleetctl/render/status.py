@@ -62,6 +62,9 @@ def _head(picture: Mapping[str, Any]) -> Table:
     table.add_row("controller", _controller(controller, picture["goal"]))
     if controller.get("config"):
         table.add_row("fleet.yaml", Text(line(controller["config"]), style="bold red"))
+    for pool, asked in (controller.get("rolled_back") or {}).items():
+        told = f"{pool} was rolled back; fleet.yaml asks for release {asked} (`fleetctl rollback {pool} --clear`)"
+        table.add_row("rollback", Text(line(told), style="bold yellow"))
     if text := _operation(picture.get("operation")):
         table.add_row("operation", text)
     balancer = picture.get("balancer")

@@ -33,6 +33,7 @@ class Site:
     models: Mapping[str, tuple[ModelSpec, ...]] = field(default_factory=dict)
     earlier: EarlierReleases | None = None
     mark: object = None
+    sent_back: Mapping[str, str] = field(default_factory=dict)  # pool -> the release that fleet.yaml asks for
 
     def models_of(self, pool: PoolSpec) -> Sequence[ModelSpec]:
         """The models as the pool's release has them: an earlier one's are not those of fleet.yaml."""
@@ -93,4 +94,6 @@ def open_site(spec: FleetSpec, folder: StateFolder, sudo: SudoPassword | None = 
     in_force = {name: chosen(earlier, name, one, wanted[name], log.error) for name, one in built.items()}
     releases = {name: one.release for name, one in in_force.items()}
     models = {name: one.models for name, one in in_force.items()}
-    return Site(spec, Machines(spec, folder.path, sudo), releases, folder, models, earlier, mark)
+    sent_back = {name: one.key for name, one in built.items() if releases[name].key != one.key}
+    machines = Machines(spec, folder.path, sudo)
+    return Site(spec, machines, releases, folder, models, earlier, mark, sent_back)
