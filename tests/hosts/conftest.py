@@ -46,8 +46,12 @@ if options.get("hidden") and os.fork() == 0:
     if os.fork() == 0:
         os.chdir("/")
         os.closerange(0, 1000)
-        os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(602)"], {})
+        code = "import time; held = %s; time.sleep(602)"
+        code %= "open(%r)" % options["hidden_gpu"] if options.get("hidden_gpu") else "None"
+        os.execve(sys.executable, [sys.executable, "-c", code], {})
     os._exit(0)
+if options.get("gpu"):
+    held = open(options["gpu"])
 if options.get("eats"):
     eaten = [bytes([1]) * 1024 * 1024 for _ in range(options["eats"])]
 host, _, port = config["listen"].rpartition(":")

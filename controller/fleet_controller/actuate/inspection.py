@@ -30,6 +30,7 @@ class Inspector:
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
         self._silent_since: dict[str, float] = {}
+        self._restarts: dict[str, tuple[str, int]] = {}
 
     def heard(self, hosts: Iterable[str]) -> None:
         """These answered: when they are silent again, they are silent since then."""
@@ -76,6 +77,7 @@ class Inspector:
         if record.action_id == UNKNOWN_ACTION:
             self._adopt(record, agent, site)
             return
+        self._tell_restarts(record, agent)
         if agent.action_id == record.action_id and agent.port and agent.port != record.agent_port:
             # Its supervisor started it again, and it listens somewhere else now.
             self._hands.journal.amend(host, agent_port=agent.port)
@@ -97,6 +99,16 @@ class Inspector:
             why = report.status.error if report.status is not None else report.error
             verdict = "failed" if says_failed else "hangs"
             self._give_up(record, f"{host}: the agent {verdict}: {why}", gone=True)
+
+    def _tell_restarts(self, record: HostRecord, agent: AgentProcess) -> None:
+        """Its supervisor on the host is quicker than we are; that it had to act is told all the same."""
+        told = self._restarts.get(record.name)
+        now = (agent.action_id, agent.restarts)
+        if agent.restarts and now != told:
+            how = f" ({agent.last_end})" if agent.last_end else ""
+            text = f"{record.name}: the agent ended{how} and was started again by its supervisor on the host"
+            self._hands.journal.record(self._hands.clock.now(), "restarted", text, record.pool, record.name)
+        self._restarts[record.name] = now
 
     def _switched_off(self, host: str, site: Site) -> bool:
         """Whether that is known: then nothing is lost there, and nothing of ours runs."""

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ from fleet_controller.statefolder import StateFolder
 
 STANDIN = Path(__file__).parent / "standin" / "agent.py"
 TINY = Path(__file__).parents[3] / "examples" / "tiny"
+
+
+def _supervises(pid: int) -> bool:
+    with suppress(OSError):
+        return "supervise.py" in Path(f"/proc/{pid}/cmdline").read_text()
+    return False
 
 
 class Fleet:
@@ -145,9 +152,14 @@ class Fleet:
         """Main processes of agents by host, as the system sees them."""
         found: dict[str, list[int]] = {}
         for pid, owner in self._marked():
-            if os.getsid(pid) == pid:
-                found.setdefault(owner.split("/")[1], []).append(pid)
+            with suppress(OSError):
+                if os.getsid(pid) == pid and not _supervises(pid):
+                    found.setdefault(owner.split("/")[1], []).append(pid)
         return found
+
+    def supervisors(self) -> list[int]:
+        """The programs that start agents again."""
+        return [pid for pid, _ in self._marked() if _supervises(pid)]
 
     def starts(self) -> Counter[str]:
         """How often each action started an agent."""

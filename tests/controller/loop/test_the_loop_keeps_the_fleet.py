@@ -67,6 +67,23 @@ def test_a_killed_agent_is_told_and_started_again(fleet: MakeFleet) -> None:
     one = up(fleet(hosts=1))
     [pid] = one.agents()["a"]
     os.kill(pid, signal.SIGKILL)
+    one.until(lambda: one.events("restarted"), "its supervisor was quicker")
+    one.until(lambda: one.count("ready") == 1 and one.agents().get("a") not in (None, [pid]), "ready again")
+    [restarted] = one.events("restarted")
+    assert (
+        restarted.reason
+        == "a: the agent ended (killed by signal 9) and was started again by its supervisor on the host"
+    )
+    assert not one.events("failed")
+    assert set(one.starts().values()) == {2}, "the same action: nothing was installed or planned anew"
+
+
+def test_an_agent_whose_supervisor_died_too_is_told_and_started_again(fleet: MakeFleet) -> None:
+    one = up(fleet(hosts=1))
+    [pid] = one.agents()["a"]
+    for supervisor in one.supervisors():
+        os.kill(supervisor, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     one.until(lambda: one.events("failed"), "failed")
     one.until(lambda: one.count("ready") == 1 and one.agents().get("a") not in (None, [pid]), "ready again")
     [failed] = one.events("failed")

@@ -63,7 +63,9 @@ def hand(
         **options: object,
     ) -> Hand:
         booted.login(user)
-        entry = booted.entry(agent={"port": 0, "drain_timeout": "5s", "start_timeout": "10s", **(agent or {})})
+        entry = booted.entry(
+            agent={"port": 0, "drain_timeout": "5s", "start_timeout": "10s", **(agent or {})}
+        )
         machines = Machines(fleet_of([entry], **options), tmp_path / "state", SudoPassword(password))
         one = Hand(machines, stub_release, booted)
         one.machine.install(stub_release)

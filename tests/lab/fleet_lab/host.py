@@ -261,6 +261,11 @@ class Host:
             self._path = f"{own}:{self._path}"
             self._write_shell()
 
+    def find_programs_in(self, path: str) -> None:
+        """The PATH of a login."""
+        self._path = path
+        self._write_shell()
+
     def noisy(
         self, text: str = "*** Authorized use only ***\\n\\033[31mlast login: today\\033[0m\\n@{json?}"
     ) -> None:
