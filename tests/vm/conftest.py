@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,7 @@ class Site:
         self._env.pop("FLEETCTL_FILE", None)
 
     def run(
-        self, *args: str, timeout_s: float = 1500, outside: bool = False
+        self, *args: str, timeout_s: float = 2700, outside: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """`fleetctl ARGS`, whatever its exit status."""
         argv = [sys.executable, "-m", "fleetctl", "-f", str(self.file), *args]
@@ -62,7 +65,7 @@ class Site:
             argv, capture_output=True, text=True, timeout=timeout_s, cwd=self.folder, env=self._env
         )
 
-    def cli(self, *args: str, expect: int = 0, timeout_s: float = 1500, outside: bool = False) -> str:
+    def cli(self, *args: str, expect: int = 0, timeout_s: float = 2700, outside: bool = False) -> str:
         """`fleetctl ARGS`, which has to end with `expect`; its stdout."""
         done = self.run(*args, timeout_s=timeout_s, outside=outside)
         said = f"fleetctl {' '.join(args)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -89,10 +92,20 @@ class Site:
             time.sleep(1)
         return time.monotonic() - began
 
-    def predict(self) -> httpx.Response:
+    def sent(self, host: str) -> list[int]:
+        """How many bytes each installation sent to a host; the last one is last."""
+        told = [event["reason"] for event in self.events() if event["host"] == host]
+        return [int(found[1]) for text in told if (found := re.search(r"; (\d+) bytes were sent", text))]
+
+    def forget_wheels(self) -> None:
+        """What an earlier command fetched on this machine."""
+        shutil.rmtree(self.folder / ".fleetctl")
+
+    def predict(self) -> int:
+        """The status of one request through the balancer."""
         endpoint = json.loads(self.cli("status", "-o", "json"))["endpoint"]
         body = {"instances": [[1.0, 2.0, 3.0, 4.0]]}
-        return httpx.post(f"{endpoint}/v1/models/tiny:predict", json=body, timeout=60)
+        return httpx.post(f"{endpoint}/v1/models/tiny:predict", json=body, timeout=60).status_code
 
     def log(self) -> str:
         """What the daemons, the machines' consoles and libvirt wrote."""
@@ -139,18 +152,26 @@ def _write(site: Site, station: Any) -> None:
         "uri": site.hypervisor.uri,
         "via": station.name,
         # An emulated processor takes its time over everything.
-        "boot_timeout": "5m",
+        "boot_timeout": "10m",
         "off_timeout": "3m",
         "off_grace": "2m",
     }
     # Prompt in what is shown of the machines' power, patient in all that they compute.
     machines = [
-        vm.entry(power=power, agent={"port": 9400, "start_timeout": "15m"}) for vm in site.vms.values()
+        vm.entry(power=power, agent={"port": 9400, "start_timeout": "20m"}) for vm in site.vms.values()
     ]
     blocks: dict[str, Any] = {
         "fleet": "vms",
         "hosts": [station.entry(), *machines],
-        "models": [{"name": "tiny", "source": str(REPO / "examples" / "tiny"), "entrypoint": "model:Tiny"}],
+        "models": [
+            {
+                "name": "tiny",
+                "source": str(REPO / "examples" / "tiny"),
+                "entrypoint": "model:Tiny",
+                # The build that is here: the newest brings gigabytes of CUDA.
+                "requirements": [f"torch=={metadata.version('torch')}"],
+            }
+        ],
         "pools": [
             {
                 "name": "default",

@@ -177,14 +177,17 @@ def _starts(view: PoolView, missing: int, now: float) -> list[Step]:
 
 
 def _leftovers(view: PoolView, starts: list[Step], now: float) -> list[Step]:
-    """Failed hosts that are not started again: what may still run there, after a stop that failed say, is stopped."""
+    """Failed hosts that are not started again: what may still run there, after a stop that failed say, is stopped, and
+    a machine that was switched on for nothing is switched off."""
     if mass_loss(view):
         return []
     chosen = {step.host for step in starts}
     return [
         Step("stop", h.name, view.name, "it failed and is not needed; what may still run there is stopped")
         for h in view.idle(HostState.FAILED)
-        if view.record(h).action_id is not None and view.record(h).retry_at <= now and h.name not in chosen
+        if (view.record(h).action_id is not None or h.power.driver != "none")
+        and view.record(h).retry_at <= now
+        and h.name not in chosen
     ]
 
 

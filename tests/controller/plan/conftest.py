@@ -37,9 +37,16 @@ def pool() -> Callable[..., PoolView]:
         for name, said in hosts.items():
             known: dict[str, Any] = {"state": said} if isinstance(said, str) else dict(said)
             price, protect = known.pop("price", None), known.pop("protect", False)
+            power = known.pop("power", {"driver": "none"})
             specs.append(
                 HostSpec.model_validate(
-                    {"name": name, "address": "local", "price_per_hour": price, "protect": protect}
+                    {
+                        "name": name,
+                        "address": "local",
+                        "price_per_hour": price,
+                        "protect": protect,
+                        "power": power,
+                    }
                 )
             )
             state = HostState(known.pop("state"))

@@ -294,3 +294,11 @@ def test_what_a_failed_stop_may_have_left_is_stopped_once_its_retry_is_due(pool:
     assert steps(pool({"a": "ready", "b": {**failed, "action_id": None}}), "up", now) == []
     [step] = steps(pool({"a": "ready", "b": failed}, desired=2), "up", now)  # needed: it is tried again
     assert (step.kind, step.host) == ("start", "b")
+
+
+def test_a_machine_that_was_switched_on_for_nothing_is_switched_off(pool: Pool, now: float) -> None:
+    failed = {"state": "failed", "action_id": None, "retry_at": now, "power": {"driver": "libvirt"}}
+    assert short(steps(pool({"a": "ready", "b": failed}), "up", now)) == ["stop b"]
+    assert short(steps(pool({"b": failed}, desired=0), "down", now)) == ["stop b"]
+    assert steps(pool({"a": "ready", "b": {**failed, "retry_at": now + 1}}), "up", now) == []
+    assert short(steps(pool({"a": "ready", "b": failed}, desired=2), "up", now)) == ["start b"]

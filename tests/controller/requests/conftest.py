@@ -13,7 +13,8 @@ from fleet_controller.spec import FleetSpec, load
 TEXT = """\
 fleet: demo
 hosts:
-  - {name: "h[1:4]", address: local}
+  - {name: "h[1:3]", address: local}
+  - {name: h4, address: 127.0.0.4, power: {driver: libvirt}}
 models:
   - {name: tiny, source: tiny, entrypoint: "model:Tiny"}
 pools:
