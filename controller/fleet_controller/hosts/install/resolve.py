@@ -27,6 +27,7 @@ from fleet_controller.hosts.install import lock
 from fleet_controller.hosts.install.lock import Lock, Wheel
 from fleet_controller.hosts.install.shelf import Shelf, alone, hashed, unwritten
 from fleet_controller.hosts.install.target import Target
+from fleet_controller.hosts.keeper.discreet import discreet
 
 Say = Callable[[str], None]
 # pip's choice is mended where it weighed a condition for the wrong Python; each round may bring new ones.
@@ -107,8 +108,9 @@ class Wheels:
                 say(f"fetching {wheel.file}")
                 with _temporary(self._folder) as place:
                     pinned = f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
-                    options = [*target.pip_options(), "--no-deps", "--require-hashes", *needs.pip_args]
-                    _pip(place, options, [pinned.encode()], say)
+                    stays, lines = discreet(list(needs.pip_args))
+                    options = [*target.pip_options(), "--no-deps", "--require-hashes", *stays]
+                    _pip(place, options, ["\n".join([*lines, pinned]).encode()], say)
                     for path in place.glob("*.whl"):
                         if hashed(path) == wheel.sha256:
                             return self.shelf.take(path, wheel.sha256, wheel.file)
@@ -126,8 +128,9 @@ class Wheels:
         more: list[str] = []
         with _temporary(self._folder) as place:
             for _ in range(_ROUNDS):
-                listing = "".join(f"{line}\n" for line in (*needs.requirements, *more)).encode()
-                options = [*target.pip_options(), *needs.pip_args]
+                stays, lines = discreet(list(needs.pip_args))
+                listing = "".join(f"{line}\n" for line in (*lines, *needs.requirements, *more)).encode()
+                options = [*target.pip_options(), *stays]
                 _pip(place, options, [listing, *needs.files], say)
                 chosen = [_read(path) for path in sorted(place.glob("*.whl"))]
                 left_out = lock.lacking(chosen, wanted, target)

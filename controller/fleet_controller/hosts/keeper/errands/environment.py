@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 from urllib.parse import quote
 
+from fleet_controller.hosts.keeper.discreet import discreet
 from fleet_controller.hosts.keeper.environment import seal, whole
 from fleet_controller.hosts.keeper.files import Lock, folder, remove, sha256, write
 from fleet_controller.hosts.keeper.interpreter import environment_of
@@ -17,6 +18,16 @@ from fleet_controller.hosts.keeper.patience import patient
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.speech import Trouble, say
 
+# Tests that libraries bring are never imported. What cannot be compiled (code for a newer Python) stays as it is.
+_COMPILE = """
+import compileall, re, sys
+place, temporary, base = sys.argv[1:]
+how = {"quiet": 2, "rx": re.compile("/tests?/"), "stripdir": temporary, "prependdir": base}
+try:
+    compileall.compile_dir(place, workers=0, **how)
+except OSError:  # no semaphores here
+    compileall.compile_dir(place, workers=1, **how)
+"""
 _QUIET = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
 
 
@@ -37,6 +48,8 @@ def errand(args: dict[str, Any]) -> dict[str, Any]:
         try:
             build(place, args, temporary)
             name_finally(temporary, base)
+            if args["wheels"]:
+                compiled(temporary, base)
             seal(temporary, {"wheels": [one["sha256"] for one in args["wheels"]]})
             os.rename(temporary, base)
         except BaseException:
@@ -72,16 +85,24 @@ def build(place: Place, args: dict[str, Any], temporary: str) -> None:
         write(listing, "".join(lines))
         [carried] = [wheel_file(place, one) for one in args["wheels"] if one["name"] == "pip"]
         pip = [python, "-I", os.path.join(carried, "pip"), "install", *_QUIET, "--isolated", "--no-index"]
-        pip += ["--no-deps", "--require-hashes", "--no-cache-dir", "-r", listing]
+        pip += ["--no-deps", "--require-hashes", "--no-cache-dir", "--no-compile", "-r", listing]
         if lines:
             step = "Run `fleetctl up` again; if it fails again, install.wheels: index lets the host choose by itself"
             patient(pip, f"installing {len(lines)} wheels", step)
         return
-    write(listing, "".join(each + "\n" for each in args["requirements"]))
-    pip = [python, "-m", "pip", "install", *_QUIET, *args["pip_args"], "-r", listing]
+    stays, lines = discreet(args["pip_args"])
+    write(listing, "".join(each + "\n" for each in [*lines, *args["requirements"]]))
+    pip = [python, "-m", "pip", "install", *_QUIET, *stays, "-r", listing]
     for name in args["requirement_files"]:
         pip += ["-r", place.path("releases", args["key"], name)]
     patient(pip, "installing what the models need")
+
+
+def compiled(temporary: str, base: str) -> None:
+    """Byte code for all modules, by all processors: pip would use one. A hardened agent could not write it later."""
+    found = os.path.join(temporary, "lib")
+    argv = [os.path.join(temporary, "bin", "python"), "-I", "-c", _COMPILE, found, temporary, base]
+    patient(argv, "compiling the modules", "Run `fleetctl up` again")
 
 
 def wheel_file(place: Place, one: dict[str, Any]) -> str:
