@@ -28,7 +28,8 @@ class HostFailure(Exception):
     """One machine did not do what was asked. `str()` is one paragraph: host, cause, next step.
 
     `kind` is a word for programs: one of UNREACHABLE_KINDS, or "command", "output", "python", "environment",
-    "disk", "permission", "sftp", "release", "conflict", "start", "stop", "port", "busy", "power", "config".
+    "disk", "permission", "sftp", "release", "conflict", "start", "stop", "port", "device", "sudo", "busy", "power",
+    "config".
     `unreachable` is true where the machine's state is unknown afterwards. `jump` names the jump host that
     failed, so that hosts behind it are not taken for that many independent losses.
     """

@@ -82,6 +82,13 @@ def look() -> tuple[Devices | None, str]:
     return Devices(gpus, holders), ""
 
 
+def make_nodes() -> None:
+    """Have the GPUs' device files made, as libcuda would on first use: an agent that may gain no privileges cannot."""
+    program = shutil.which("nvidia-modprobe", path=os.environ.get("PATH", "") + ":" + PATH)
+    if program is not None:
+        asked([program, "-c", "0", "-u"])
+
+
 def asked(argv: list[str]) -> tuple[int, str]:
     # Not subprocess.run: it waits for ever for a killed process that hangs in the driver.
     work = subprocess.Popen(
@@ -97,7 +104,7 @@ def asked(argv: list[str]) -> tuple[int, str]:
         work.kill()
         raise Trouble(
             "device",
-            f"nvidia-smi did not answer within {SECONDS:.0f} s: the GPU's driver hangs",
+            f"{os.path.basename(argv[0])} did not answer within {SECONDS:.0f} s: the GPU's driver hangs",
             "See `dmesg | grep -i xid` on the host; most often only a reboot or a power cycle helps",
         ) from None
     return work.returncode, out.decode("utf-8", "replace")

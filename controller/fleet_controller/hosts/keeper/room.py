@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from fleet_controller.hosts.keeper.culprit import described, user, uses_our_files
-from fleet_controller.hosts.keeper.devices import MIB, Devices, Gpu, Holder, from_json, look, told
+from fleet_controller.hosts.keeper.devices import MIB, Devices, Gpu, Holder, from_json, look, make_nodes, told
 from fleet_controller.hosts.keeper.files import read_json, write
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.processes import Process, boot_id, process
@@ -26,7 +26,11 @@ def look_before_start(place: Place, config: dict[str, Any]) -> list[str]:
 
     Raises Trouble("device") where strangers leave too little room for the models, or nvidia-smi hangs.
     """
-    devices, why = (None, "the agent runs on the CPU") if config["device"] == "cpu" else look()
+    if config["device"] == "cpu":
+        devices, why = None, "the agent runs on the CPU"
+    else:
+        make_nodes()
+        devices, why = look()
     now = process(os.getpid())
     noted = {
         "boot_id": boot_id(),
