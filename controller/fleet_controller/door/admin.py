@@ -65,5 +65,6 @@ class FrontDoor:
 
 
 def spoken(error: Exception) -> str:
-    """A urllib3 error without its object address."""
-    return str(error).rpartition("): ")[2] or type(error).__name__
+    """A urllib3 error without its object address; a time-out carries the connection itself, and its words last."""
+    words = [word for word in error.args if isinstance(word, str)]
+    return (words[-1] if words else str(error)).rpartition("): ")[2] or type(error).__name__
