@@ -8,7 +8,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleetctl.support.redact import MARK, Redactor
@@ -28,6 +28,7 @@ WRITTEN = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(SECRET, min_size=1, max_size=5), st.lists(AROUND, min_size=6, max_size=6), WRITTEN)
 def test_a_known_secret_never_comes_out(secrets, around, written):
     text = around[0] + "".join(
@@ -40,6 +41,7 @@ def test_a_known_secret_never_comes_out(secrets, around, written):
         assert json.dumps(secret)[1:-1] not in out
 
 
+@settings(deadline=None)
 @given(st.lists(SECRET, min_size=2, max_size=4), AROUND)
 def test_secrets_that_overlap_leave_nothing_of_either(secrets, around):
     joined = secrets[0] + secrets[1][2:]
@@ -47,6 +49,7 @@ def test_secrets_that_overlap_leave_nothing_of_either(secrets, around):
     assert joined not in out and secrets[0] not in out
 
 
+@settings(deadline=None)
 @given(AROUND)
 def test_a_short_secret_stays_in_words_but_not_by_itself(around):
     out = Redactor(["zq"]).text(f"{around} zq, 'zq' zq=1 zqueue")
@@ -92,6 +95,7 @@ HIDDEN = st.text(
         "-----BEGIN RSA PRIVATE KEY-----\\n{}\\n-----END RSA PRIVATE KEY-----",
     ],
 )
+@settings(deadline=None, max_examples=30)
 @given(hidden=HIDDEN, before=st.sampled_from(["", "2026-01-01 INFO: ", "x\n"]))
 def test_what_looks_like_a_secret_is_taken_out(form, hidden, before):
     if form.endswith("\n") or "\nnext" in form:
@@ -141,6 +145,7 @@ def test_what_is_no_secret_stays(text):
     assert Redactor(["Zk9-very-secret"]).text(text) == text
 
 
+@settings(deadline=None)
 @given(AROUND, SECRET)
 @example("password: |\n  a\n", "-----BEGIN PRIVATE KEY-----")
 def test_once_is_enough(around, secret):

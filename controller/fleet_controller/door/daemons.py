@@ -45,13 +45,20 @@ class Process:
 class Daemon:
     """One long-running program of the fleet, known by its pid file `<name>.pid` in the state folder.
 
-    `prepare` puts in place what it reads as it starts, and is called before that; it may raise OSError.
+    `prepare` puts in place what it reads as it starts, and is called before that; it may raise OSError. `withheld`
+    variables of our environment are not handed on: passwords.
     """
 
     def __init__(
-        self, name: str, folder: StateFolder, argv: list[str], prepare: Callable[[], object] | None = None
+        self,
+        name: str,
+        folder: StateFolder,
+        argv: list[str],
+        prepare: Callable[[], object] | None = None,
+        withheld: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
+        self._withheld = withheld
         self.argv = argv
         self._prepare = prepare
         self._pid_file = folder.path / f"{name}.pid"
@@ -134,6 +141,7 @@ class Daemon:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
+                env={name: value for name, value in os.environ.items() if name not in self._withheld},
             )
         process = Process.of(child.pid)
         if process is not None:
@@ -205,7 +213,10 @@ class Daemon:
 def balancer(spec: FleetSpec, folder: StateFolder) -> Daemon:
     """The front door. What it is told by its configuration, a file, is not seen in the list of processes."""
     argv = [sys.executable, "-m", "fleet_balancer", "--config", str(doorconfig.config_file(folder))]
-    return Daemon("balancer", folder, argv, lambda: doorconfig.write(doorconfig.config(spec, folder), folder))
+    passwords = frozenset(name for host in spec.hosts if (name := host.power.password_env))
+    return Daemon(
+        "balancer", folder, argv, lambda: doorconfig.write(doorconfig.config(spec, folder), folder), passwords
+    )
 
 
 def controller(spec: FleetSpec, folder: StateFolder) -> Daemon:

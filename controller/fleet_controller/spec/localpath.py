@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 
 def home(value: Path) -> Path:
@@ -18,4 +18,13 @@ def home(value: Path) -> Path:
         ) from None
 
 
-LocalPath = Annotated[Path, AfterValidator(home), WithJsonSchema({"type": "string"})]
+def _written(value: object) -> object:
+    if value == "":
+        # It would be the folder of the file.
+        raise ValueError("is empty; write a path, or leave the key out")
+    return value
+
+
+LocalPath = Annotated[
+    Path, BeforeValidator(_written), AfterValidator(home), WithJsonSchema({"type": "string"})
+]
