@@ -4,11 +4,8 @@ import json
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fleet_controller.lifecycle import HostState
-from fleetctl.commands.logs import added
 
 
 @pytest.fixture
@@ -66,14 +63,3 @@ def test_no_log_yet(fleetctl, folder):
 
 def test_logs_of_an_unknown_host(fleetctl, folder):
     assert fleetctl("logs", "gpu-z").code == 2
-
-
-@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
-def test_following_shows_each_new_line_once(old, new):
-    """While the window still reaches back to its beginning, nothing is lost and nothing told twice."""
-    assert added(old, old + new)[-len(new) :] == new if new else added(old, old) == []
-
-
-def test_following_a_window_that_moved_on():
-    assert added(["1", "2", "3"], ["2", "3", "4"]) == ["4"]
-    assert added(["1", "2"], ["8", "9"]) == ["8", "9"]

@@ -109,8 +109,9 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "fleet.yaml"
-        self._env = {**os.environ, "NO_COLOR": "1"}
-        self._env.pop("FLEETCTL_FILE", None)
+        # What commands see; a test may add to it.
+        self.environment = {**os.environ, "NO_COLOR": "1"}
+        self.environment.pop("FLEETCTL_FILE", None)
         # A test that breaks its hosts says here how they are mended for the final `down`, or that they can't be.
         self.before_down: Callable[[], None] = lambda: None
         self.down_may_end_with = {0}
@@ -134,11 +135,19 @@ class Fleet:
         fresh.write_text("\n".join([*lines, hosts, ""]))
         fresh.replace(self.file)
 
-    def run(self, *args: str, timeout_s: float = 150) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str, timeout_s: float = 150, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """`fleetctl ARGS`, whatever its exit status."""
         argv = [*FLEETCTL, "-f", str(self.file), *args]
         return subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout_s, cwd=self.folder, env=self._env
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            cwd=self.folder,
+            env=self.environment,
+            input=stdin,
         )
 
     def cli(self, *args: str, expect: int = 0, timeout_s: float = 150) -> str:

@@ -8,80 +8,13 @@ from pathlib import Path
 
 import pytest
 from fleet_lab.host import Host
+from fleet_lab.hostile import PAYLOADS, RUN
 
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.machine import Machines
 from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.spec import FleetSpec, SpecError
-
-RUN = "touch $HOME/canary"
-PAYLOADS = [
-    f"$({RUN})",
-    f"`{RUN}`",
-    f"; {RUN}",
-    f"& {RUN}",
-    f"&& {RUN}",
-    f"| {RUN}",
-    f"|| {RUN}",
-    f"\n{RUN}\n",
-    f"\r\n{RUN}",
-    f"'; {RUN}; '",
-    f'"; {RUN}; "',
-    f"\\'; {RUN}; #",
-    f"'$({RUN})'",
-    f'"$({RUN})"',
-    f"'\"'\"'; {RUN}; '\"'\"'",
-    f"$'\\n{RUN}'",
-    f"${{IFS}}{RUN}",
-    f"${{x:-$({RUN})}}",
-    f"$(({RUN}))",
-    f"<({RUN})",
-    f">({RUN})",
-    "> canary",
-    ">> canary",
-    "< /etc/passwd > canary",
-    "2>canary",
-    "tee canary <<< x",
-    f"<<EOF\n{RUN}\nEOF",
-    f"() {{ :; }}; {RUN}",
-    f"!{RUN}",
-    "!!",
-    "!$",
-    f"#\n{RUN}",
-    f"\\\n{RUN}",
-    f"{{ {RUN}; }}",
-    f"({RUN})",
-    "{touch,canary}",
-    "*",
-    "?",
-    "[a-z]*",
-    "~",
-    "~root",
-    "$HOME",
-    "${HOME}",
-    "$0",
-    "$$",
-    "-rf",
-    "--help",
-    "-c",
-    f"-exec {RUN} ;",
-    f"--eval={RUN}",
-    "",
-    " ",
-    "\t",
-    "\\",
-    "'",
-    '"',
-    "''",
-    "ünïcödé 模型 🚀",
-    "\u202e\u2028\u00a0",
-    f"\x1b[31m\x07\x08\x7f{RUN}",
-    f"a=b {RUN}",
-    f"%0a{RUN}",
-    f"{RUN}\x01\x02\x03",
-]
-assert len(PAYLOADS) >= 60
 
 
 def transport(spec: FleetSpec, name: str) -> tuple[SshTransport, Connections]:
