@@ -15,8 +15,9 @@ CANARY = "canary-7f3a-sudo"
 
 def test_it_takes_it_and_shows_it_nowhere(fleet: Callable[..., Any]) -> None:
     one = fleet(hosts=1)
-    daemon = one.daemon()
-    one.until((one.state.path / NAME).exists, "the controller to listen")
+    ready = one.folder / "ready"
+    daemon = one.daemon("--ready-file", str(ready))
+    one.until(ready.exists, "the controller to run")
     hand_over(one.state.path, CANARY)
     for name in ("cmdline", "environ"):
         assert CANARY.encode() not in Path(f"/proc/{daemon.pid}/{name}").read_bytes()
