@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+
+from fleet_controller import spec
+from fleetctl.fleet import Fleet, drop_left_requests
 
 
 def operation(stage, **fields):
@@ -185,10 +192,31 @@ def test_what_was_asked_of_a_controller_that_ended_is_taken_back(fleetctl, stage
     stage.state.path.joinpath("balancer.pid").unlink()
     taken = stage.journal.answer(left)
     assert taken is not None and not taken.done
-    from fleet_controller import spec
-    from fleetctl.fleet import Fleet, drop_left_requests
 
     loaded = spec.load(stage.state.path.parents[1] / "fleet.yaml")
     drop_left_requests(Fleet(loaded, stage.state), stage.journal)
     taken = stage.journal.answer(left)
     assert taken is not None and taken.done and not taken.ok
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_up_that_is_ended_before_its_answer_leaves_no_lock_and_no_half_request(fleetctl, stage, number):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fleetctl", "up"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not stage.asked:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(number)
+    child.wait(timeout=60)
+    if number is signal.SIGINT:
+        assert stage.journal.asked() == []
+        assert stage.journal.lock_holder() is None
+    for (
+        request
+    ) in stage.journal.asked():  # whole: with its bounds, to be followed or taken back, never in part
+        assert request.args["bounds"]["id"]
+    stage.answers["up"] = lambda arguments: "demo goes up"
+    ran = fleetctl("up", "--no-wait")
+    assert ran.code == 0, ran.err
+    assert stage.journal.lock_holder() is None

@@ -13,14 +13,16 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HOSTS = 'hosts: [{name: "h[1:3]", address: local, price_per_hour: 2.5, watts: 300}]'
-# A model that is loaded for as long as the test lasts.
+# A model that is loaded until the test lets it.
 ENDLESS = """\
+import pathlib
 import time
 
 
 class Endless:
     def load(self, device, options):
-        time.sleep(3600)
+        while not pathlib.Path(options["until"]).exists():
+            time.sleep(0.05)
 
     def forward(self, batch):
         return batch
@@ -94,7 +96,12 @@ def test_a_limit_holds_and_so_does_what_was_taken_down(fleet: Any) -> None:
 def test_the_second_operator_is_told_who_is_at_work_and_a_dead_one_is_forgotten(fleet: Any) -> None:
     (fleet.folder / "endless").mkdir()
     (fleet.folder / "endless" / "model.py").write_text(ENDLESS)
-    source = {"source": str(fleet.folder / "endless"), "entrypoint": "model:Endless"}
+    loaded = fleet.folder / "loaded"
+    source = {
+        "source": str(fleet.folder / "endless"),
+        "entrypoint": "model:Endless",
+        "options": {"until": str(loaded)},
+    }
     fleet.write(HOSTS, SCALING, model=source)
     argv = [sys.executable, "-m", "fleetctl", "-f", str(fleet.file), "up", "--limit", "h1"]
     first = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -112,6 +119,7 @@ def test_the_second_operator_is_told_who_is_at_work_and_a_dead_one_is_forgotten(
     finally:
         first.send_signal(signal.SIGKILL)
         first.communicate()
+        loaded.touch()
     assert fleet.run("up", "--no-wait").returncode == 0
 
 

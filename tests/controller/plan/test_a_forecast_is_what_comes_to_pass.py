@@ -59,7 +59,10 @@ def told(world: Any) -> Any:
 
 
 def runs(records: dict[str, HostRecord]) -> dict[str, tuple[bool, str | None]]:
-    return {n: (r.state is HostState.READY, r.release if r.state is HostState.READY else None) for n, r in records.items()}
+    return {
+        n: (r.state is HostState.READY, r.release if r.state is HostState.READY else None)
+        for n, r in records.items()
+    }
 
 
 @QUIET
