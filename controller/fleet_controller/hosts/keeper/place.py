@@ -40,7 +40,9 @@ class Place:
         """The folders of all fleets and hosts of this user that share wheels and weights, this one among them."""
         found = [self.shared]
         for _ in range(self._depth):
-            found = [os.path.join(top, name) for top in found if os.path.isdir(top) for name in os.listdir(top)]
+            found = [
+                os.path.join(top, name) for top in found if os.path.isdir(top) for name in os.listdir(top)
+            ]
         return found
 
     def processes(self) -> list[Process]:
