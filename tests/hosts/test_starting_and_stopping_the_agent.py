@@ -21,8 +21,8 @@ from fleet_lab import processes
 from fleet_lab.host import Host, free_port
 from fleet_lab.lab import Lab
 
-from fleet_controller.hosts.install import release as releases
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.install import release as releases
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import LISTEN_TIMEOUT_S, Machine, Machines
 from fleet_controller.spec import FleetSpec

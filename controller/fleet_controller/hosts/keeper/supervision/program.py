@@ -107,7 +107,7 @@ class Keeper:
         """The log begins anew over its limit; what was is kept once."""
         path = self.spec["log"]
         try:
-            if os.path.getsize(path) > self.spec["log_limit"]:
+            if os.path.exists(path) and os.path.getsize(path) > self.spec["log_limit"]:
                 os.replace(path, path + ".1")
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError:
