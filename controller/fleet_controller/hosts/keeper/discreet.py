@@ -22,10 +22,10 @@ def discreet(pip_args: list[str]) -> tuple[list[str], list[str]]:
         if name not in _LONG:
             stays.append(word)
             continue
-        if not equals:
-            value = next(words, "")
+        behind = [] if equals else [one for one in [next(words, None)] if one is not None]
+        value = "".join([value, *behind])
         if _SECRET_URL.fullmatch(value):
             lines.append(f"{name} {value}")
         else:
-            stays += [word] if equals else [word, value]
+            stays += [word, *behind]
     return stays, lines
