@@ -138,7 +138,10 @@ class Operation(BaseModel):
         return list(dict.fromkeys(mine))
 
     def ended(
-        self, wanted: Iterable[str], now: float, reached: Callable[[str, Change], bool] = lambda host, change: True
+        self,
+        wanted: Iterable[str],
+        now: float,
+        reached: Callable[[str, Change], bool] = lambda host, change: True,
     ) -> Operation:
         """Over: nothing is left to do, or nothing may be begun any more. `wanted`: hosts for which plan wants a step.
 
@@ -151,7 +154,9 @@ class Operation(BaseModel):
         elif self.halted:
             left = [host for host in wanted if self.may_touch(host) and host not in self.failed]
         outcome = "halted" if self.halted else "done"
-        return self.model_copy(update={"outcome": outcome, "ended_at": now, "left": tuple(dict.fromkeys(left))})
+        return self.model_copy(
+            update={"outcome": outcome, "ended_at": now, "left": tuple(dict.fromkeys(left))}
+        )
 
     def told(self) -> dict[str, object]:
         """For `fleetctl status`."""
