@@ -98,7 +98,11 @@ def _agent() -> tuple[int | None, str]:
     if program is None:
         return None, "ssh-add is not installed, so the SSH agent can't be asked"
     try:
-        done = subprocess.run([program, "-l"], stdin=subprocess.DEVNULL, capture_output=True, timeout=AGENT_S)
+        # Not all of our environment: passwords of BMCs stand there.
+        env = {name: os.environ[name] for name in ("HOME", "PATH", "SSH_AUTH_SOCK") if name in os.environ}
+        done = subprocess.run(
+            [program, "-l"], stdin=subprocess.DEVNULL, capture_output=True, timeout=AGENT_S, env=env
+        )
     except subprocess.TimeoutExpired:
         return None, f"the SSH agent does not answer within {AGENT_S:g} s"
     if done.returncode == 0:
