@@ -39,7 +39,8 @@ def most_at_once(door: Gate, comers: list[object]) -> int:
     return most
 
 
-def test_no_more_than_so_many_at_once() -> None:
+def test_no_more_than_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "PATIENCE_S", 60.0)
     assert most_at_once(Gate(everywhere=4), [None] * 40) == 4
     assert most_at_once(Gate(everywhere=30, per_jump=2), ["bastion"] * 20) == 2
     assert most_at_once(Gate(everywhere=3, per_jump=2), ["a", "b", None] * 10) == 3
@@ -51,6 +52,7 @@ def test_who_is_stuck_inside_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> No
     with door.place(None), ThreadPoolExecutor(1) as pool:
         assert pool.submit(most_at_once, door, [None]).result(5) == 1
     # Whoever went past took no place, and gave none back.
+    monkeypatch.setattr(gate, "PATIENCE_S", 60.0)
     assert most_at_once(door, [None] * 10) == 1
 
 
