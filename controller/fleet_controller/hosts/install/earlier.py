@@ -67,6 +67,9 @@ class EarlierReleases:
 
     def note(self, pool: str, release: Release, models: Sequence[ModelSpec], archives: Archives) -> None:
         """`release` serves now. Raises HostFailure where it can't be kept."""
+        pin = self.pins().get(pool)
+        if pin is not None and release.key not in (pin.key, pin.instead_of):
+            self.pin({pool: None})  # it was left for something else: that it was sent back is over
         with self._lock:
             keys = self.served(pool)
             if keys and keys[-1] == release.key and self._page(release.key).exists():
