@@ -44,14 +44,16 @@ class Desk:
         }
         (self.folder / "fleet.yaml").write_text(json.dumps(blocks | more, ensure_ascii=False))
 
-    def run(self, *args: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *args: str, stdin: bytes = b"", timeout_s: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [*FLEETCTL, *args],
             input=stdin,
             capture_output=True,
             cwd=self.folder,
             env=self.env | env,
-            timeout=60,
+            timeout=timeout_s,
         )
 
     def start(self, *args: str) -> Following:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fleet_lab.lab import Lab
 
 if TYPE_CHECKING:
     from conftest import Desk
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 SECRET = "c4n4ry-Zx9!%/é"
 
@@ -59,10 +62,10 @@ def test_of_a_fleet_that_never_ran_with_a_host_that_is_silent(
         f'{{"at": "2026-01-01T00:00:00.000", "message": "HF_TOKEN={SECRET}"}}\nlast words\n'
     )
     began = time.monotonic()
-    ran = desk.run("support-bundle", "-o", "out.tar.gz", "--timeout", "20s")
+    ran = desk.run("support-bundle", "-o", "out.tar.gz", "--timeout", "20s", timeout_s=150)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == b"out.tar.gz\n"
-    assert time.monotonic() - began < 55
+    assert time.monotonic() - began < 140  # of which the silent host may take 20, and each command 45
     path = desk.folder / "out.tar.gz"
     assert path.stat().st_mode & 0o777 == 0o600
     files = unpacked(path)
@@ -87,7 +90,7 @@ def test_with_a_broken_file_and_a_broken_state_store(desk: Desk) -> None:
     state = desk.folder / ".fleetctl" / "test"
     state.mkdir(parents=True)
     (state / "state.db").write_bytes(b"this is no database" * 1000)
-    ran = desk.run("support-bundle", "-o", "store.tar.gz")
+    ran = desk.run("support-bundle", "-o", "store.tar.gz", timeout_s=150)
     assert ran.returncode == 0, ran.stderr
     files = unpacked(desk.folder / "store.tar.gz")
     assert any("state" in name for name in missing(files))
@@ -96,7 +99,7 @@ def test_with_a_broken_file_and_a_broken_state_store(desk: Desk) -> None:
     (desk.folder / "fleet.yaml").write_text(
         good.replace('"address"', '"adress"') + "\n# password: hunter22\n"
     )
-    ran = desk.run("support-bundle", "-o", "file.tar.gz")
+    ran = desk.run("support-bundle", "-o", "file.tar.gz", timeout_s=150)
     assert ran.returncode == 0, ran.stderr
     files = unpacked(desk.folder / "file.tar.gz")
     assert "adress" in files["fleet.yaml"] and "hunter22" not in files["fleet.yaml"]
