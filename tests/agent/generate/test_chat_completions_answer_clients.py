@@ -209,6 +209,7 @@ def test_it_is_listed_and_documented(agent, client):
     document = agent.http.get("/openapi.json").json()["paths"]["/v1/chat/completions"]["post"]
     assert set(document["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert agent.http.post("/v1/models/chat:predict", json={"instances": [1]}).status_code == 400
+    client.chat.completions.create(**asked(STORY))
     status = next(model for model in agent.status()["models"] if model["name"] == "chat")
     assert status["completed"] > 0
     assert status["service_curve"]
