@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class Journal:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        # SQLite lets writers in by chance: among fifty threads one could wait until its time-out.
+        self._writing = threading.Lock()
 
     @classmethod
     def open(cls, url: str) -> Journal:
@@ -132,7 +135,11 @@ class Journal:
         One that only `reads` waits for no writer and keeps none waiting.
         """
         try:
-            with self._engine.connect().execution_options(**{READS: reads}) as connection, connection.begin():
+            with (
+                nullcontext() if reads else self._writing,
+                self._engine.connect().execution_options(**{READS: reads}) as connection,
+                connection.begin(),
+            ):
                 yield connection
         except IntegrityError:
             raise
