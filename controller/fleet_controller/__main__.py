@@ -114,10 +114,12 @@ def _run(file: FleetFile, spec: FleetSpec, options: argparse.Namespace) -> int:
         if options.ready_file:
             _write(options.ready_file, {"pid": os.getpid(), "fleet": spec.fleet})
         pulse.ends("the start")
-        loop.run(stop)
-        loop.rest(GRACE_S)
-        end_watch()
-        journal.close()
+        try:
+            loop.run(stop)
+        finally:
+            loop.rest(GRACE_S)
+            end_watch()
+            journal.close()
     return 0
 
 

@@ -21,7 +21,7 @@ from fleet_controller.course import Course
 from fleet_controller.fleetfile import FleetFile
 from fleet_controller.foresight.basis import Basis, stale
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.journal import HostRecord, Journal, JournalError
+from fleet_controller.journal import HostRecord, Journal, JournalError, JournalGone
 from fleet_controller.latencies import HostLatencies
 from fleet_controller.lifecycle import HostState
 from fleet_controller.news import News
@@ -91,7 +91,10 @@ class Loop:
         return self._site.spec
 
     def run(self, stop: Bell) -> None:
-        """Tick until `stop` is set, and meanwhile have a balancer that ended started again at once."""
+        """Tick until `stop` is set, and meanwhile have a balancer that ended started again at once.
+
+        Raises JournalGone where the state store was deleted.
+        """
         if self._file.problem:  # it was started with the last good one
             self._journal.record(self._clock.now(), "config", self._file.problem)
         end_watch = self._doorkeeper.watch(self._door_lost)
@@ -112,6 +115,8 @@ class Loop:
             self._pulse.within("the loop", LOOP_S)
             try:
                 due = self._turn(due)
+            except JournalGone:
+                raise  # whoever went on would start a second balancer beside one that nobody remembers
             except Exception as error:
                 # Nobody would start the controller again: it says what went wrong, a full disk or a bug of ours, and
                 # tries again at the next interval. What it did not come to is found again then.

@@ -59,8 +59,8 @@ async def test_a_fleet_lives_through_load_loss_and_scaling(fleet: Any, ssh_hosts
     assert all(s.status == 502 for s in load.failed), load.failed
 
     await asyncio.to_thread(fleet.wait_ready, 3)
-    story = [(e["kind"], e["host"]) for e in fleet.events() if e["host"] == "h2"]
-    assert story.index(("failed", "h2")) < len(story) - 1 - story[::-1].index(("ready", "h2"))
+    # its supervisor there starts it again, quicker than the controller could; the operator is told all the same
+    assert any((e["kind"], e["host"]) == ("restarted", "h2") for e in fleet.events())
 
     async with fleet.load(rate=50) as load:
         await asyncio.sleep(2)

@@ -107,7 +107,7 @@ FIELDS: dict[str, tuple[GOES, str, dict[str, Any]]] = {
     "models[].options{key}": ("there", "size", {}),
     "models[].options{}": ("there", "big", {}),
     "pools[].name": ("name", "default", {}),
-    "pools[].hosts[]": ("name", "h1", {}),
+    "pools[].hosts[]": ("decides", "h1", {}),  # a glob over names
     "pools[].models[]": ("name", "tiny", {}),
     "pools[].traffic.session_header": ("network", "x-session", {}),
     "pools[].traffic.tenant_header": ("network", "x-tenant", {}),
@@ -224,7 +224,8 @@ def holds(value: Any, text: str) -> bool:
         return any(holds(inner, text) for inner in value)
     if isinstance(value, Path):
         return str(value).endswith(str(Path(text))) or Path(text).expanduser() == value
-    return bool(value == text)
+    # names of headers are kept in small letters
+    return bool(value == text) or value == text.lower()
 
 
 def judge(folder: Path, path: str, quoted: str, text: str | None) -> str:

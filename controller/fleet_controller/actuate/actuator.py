@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet_controller.actuate.circuit import Circuits
@@ -29,6 +29,7 @@ from fleet_controller.journal import Action, Busy, JournalError
 from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState, IllegalMove
 from fleet_controller.plan import Step
 from fleet_controller.pulse import ACTION_S
+from fleet_wire.agent import AgentStatus
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +78,9 @@ class Actuator:
         """Those of `busy` that somebody tries to connect to, and has for STUCK_S: they do not count as worked on."""
         return frozenset(host for host in self.busy() if site.machines.reaching_s(host) > STUCK_S)
 
-    def heard(self, hosts: Iterable[str]) -> None:
-        """Whose agents answered in the last look."""
-        self._inspector.heard(hosts)
+    def heard(self, answers: Mapping[str, AgentStatus]) -> None:
+        """What agents answered in the last look."""
+        self._inspector.heard(answers)
 
     def submit(self, step: Step, site: Site, parallel: int | None = None) -> bool:
         """Begin a step; False when the host is busy or as many hosts as allowed are worked on.

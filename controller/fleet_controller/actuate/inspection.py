@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from fleet_controller.actuate.hands import (
     CALM_S,
@@ -22,6 +22,7 @@ from fleet_controller.hosts.machine import AgentProcess
 from fleet_controller.journal import HostRecord, JournalError
 from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.records import UNKNOWN_ACTION
+from fleet_wire.agent import AgentStatus
 
 
 class Inspector:
@@ -31,11 +32,24 @@ class Inspector:
         self._hands = hands
         self._silent_since: dict[str, float] = {}
         self._restarts: dict[str, tuple[str, int]] = {}
+        self._processes: dict[str, tuple[str, int]] = {}
+        self._told: set[str] = set()
 
-    def heard(self, hosts: Iterable[str]) -> None:
+    def heard(self, answers: Mapping[str, AgentStatus]) -> None:
         """These answered: when they are silent again, they are silent since then."""
-        for host in hosts:
+        for host, status in answers.items():
             self._silent_since.pop(host, None)
+            self._compare(host, status)
+
+    def _compare(self, host: str, status: AgentStatus) -> None:
+        """The same start in another process: it was started again between two looks."""
+        before = self._processes.get(host)
+        now = self._processes[host] = (status.action_id, status.pid)
+        if before is None or before == now:
+            return
+        if before[0] == now[0] and host not in self._told:
+            self._tell_restart(self._hands.record(host), f" (process {before[1]})")
+        self._told.discard(host)
 
     def inspect(self, host: str, site: Site) -> None:
         """Record what the host is found to be. Raises JournalError alone."""
@@ -101,14 +115,17 @@ class Inspector:
             self._give_up(record, f"{host}: the agent {verdict}: {why}", gone=True)
 
     def _tell_restarts(self, record: HostRecord, agent: AgentProcess) -> None:
-        """Its supervisor on the host is quicker than we are; that it had to act is told all the same."""
         told = self._restarts.get(record.name)
         now = (agent.action_id, agent.restarts)
         if agent.restarts and now != told:
-            how = f" ({agent.last_end})" if agent.last_end else ""
-            text = f"{record.name}: the agent ended{how} and was started again by its supervisor on the host"
-            self._hands.journal.record(self._hands.clock.now(), "restarted", text, record.pool, record.name)
+            self._told.add(record.name)
+            self._tell_restart(record, f" ({agent.last_end})" if agent.last_end else "")
         self._restarts[record.name] = now
+
+    def _tell_restart(self, record: HostRecord, how: str) -> None:
+        """Its supervisor on the host is quicker than we are; that it had to act is told all the same."""
+        text = f"{record.name}: the agent ended{how} and was started again by its supervisor on the host"
+        self._hands.journal.record(self._hands.clock.now(), "restarted", text, record.pool, record.name)
 
     def _switched_off(self, host: str, site: Site) -> bool:
         """Whether that is known: then nothing is lost there, and nothing of ours runs."""

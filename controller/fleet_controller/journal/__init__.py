@@ -1,6 +1,6 @@
 """The state store: what each host is meant to be and was last seen as, open actions, operator requests, events."""
 
-from fleet_controller.journal.journal import Busy, Journal, JournalError, KeyExists
+from fleet_controller.journal.journal import Busy, Journal, JournalError, JournalGone, KeyExists
 from fleet_controller.records import (
     Action,
     Answer,
@@ -23,6 +23,7 @@ __all__ = [
     "HostRecord",
     "Journal",
     "JournalError",
+    "JournalGone",
     "KeyExists",
     "KeyRecord",
     "Mark",

@@ -54,6 +54,10 @@ class JournalError(Exception):
     """The state store can't be opened or used; the message says why and what to do."""
 
 
+class JournalGone(JournalError):
+    """The state store's file was deleted or replaced while it was in use: what is written goes nowhere."""
+
+
 class Busy(Exception):
     """The host has an open action already."""
 
@@ -67,6 +71,7 @@ class Journal:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._file = _identity(engine.url.database)
         # SQLite lets writers in by chance: among fifty threads one could wait until its time-out.
         self._writing = threading.Lock()
 
@@ -132,8 +137,13 @@ class Journal:
     def _transaction(self, reads: bool = False) -> Iterator[Connection]:
         """All that is done in here, or nothing. Raises JournalError when the store fails, on a full disk for one.
 
-        One that only `reads` waits for no writer and keeps none waiting.
+        One that only `reads` waits for no writer and keeps none waiting. Raises JournalGone without the file.
         """
+        if _identity(self._engine.url.database) != self._file:
+            raise JournalGone(
+                f"{self._engine.url.database}: the state store was deleted or replaced while it was in use; "
+                "hosts and balancer are left as they are. `fleetctl up` starts a new one and takes over what runs"
+            )
         try:
             with (
                 nullcontext() if reads else self._writing,
@@ -594,6 +604,15 @@ class Journal:
         )
         if updated.rowcount == 0:
             connection.execute(sa.insert(tables.facts).values(name=name, value=value))
+
+
+def _identity(path: str | None) -> tuple[int, int] | None:
+    """Which file lies at `path` now; None: none."""
+    try:
+        info = Path(path or "").stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _host(row: sa.RowMapping) -> HostRecord:

@@ -18,12 +18,14 @@ from fleet_controller.spec.weights import Compute, Format, TensorSpec, WeightsSp
 _OF_TORCH = ("format", "entrypoint", "weights", "inputs", "outputs", "compute", "options")
 Scalar = str | int | float | bool | None
 _ENTRYPOINT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+# A module is a file of that name.
+_MOST_ENTRYPOINT = 200
 
 
 def _entrypoint(value: str) -> str:
     if not value:
         raise ValueError('is empty; write "MODULE:CLASS", as "model:MiniLM"')
-    if _ENTRYPOINT.fullmatch(value) and ".py:" not in value:
+    if _ENTRYPOINT.fullmatch(value) and ".py:" not in value and len(value) <= _MOST_ENTRYPOINT:
         return value
     hint = 'write "MODULE:CLASS", as "model:MiniLM"'
     swapped = re.fullmatch(r"([\w./-]+?)(?:\.py)?[:.](\w+)", value)

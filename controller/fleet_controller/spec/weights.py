@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fleet_controller.spec.localpath import short_enough
 from fleet_controller.spec.part import Part, Text
 
 Format = Literal["class", "torchscript", "export", "safetensors"]
@@ -27,7 +28,7 @@ def _file(value: str) -> str:
             f'"{value[:70]}" is not a file of the model; write its path within source, or an absolute one that '
             "the hosts have"
         )
-    return value
+    return short_enough(value)
 
 
 def _from(value: str) -> str:
@@ -39,7 +40,7 @@ def _from(value: str) -> str:
         return value
     if not value or re.search(r"[\x00-\x1f\x7f]", value) or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
         raise ValueError(f'"{value[:70]}" is neither a file on this machine nor an http(s):// address')
-    return value
+    return short_enough(value)
 
 
 def _mount(value: str) -> str:
@@ -47,7 +48,7 @@ def _mount(value: str) -> str:
         raise ValueError(
             f'"{value[:70]}" is not a file on the hosts; write its full path, as /mnt/weights/x.safetensors'
         )
-    return value
+    return short_enough(value)
 
 
 class WeightsSpec(Part):

@@ -90,6 +90,20 @@ def test_a_place_that_cannot_be_written_is_one_line_and_exit_1(fleet: MakeFleet)
         assert "Traceback" not in err.decode()
 
 
+def test_one_whose_state_store_was_deleted_ends_and_leaves_all_as_it_is(fleet: MakeFleet) -> None:
+    one = fleet(hosts=1)
+    controller = one.daemon()
+    one.until(lambda: one.count("ready") == 1, "ready")
+    agents, balancer = one.agents(), one.balancer.find()
+    store = one.state.path / "state.db"
+    store.rename(store.with_name("away"))
+    _, err = controller.communicate(timeout=60)
+    assert controller.returncode == 1
+    assert b"was deleted or replaced while it was in use" in err
+    assert (one.agents(), one.balancer.find()) == (agents, balancer)
+    store.with_name("away").rename(store)
+
+
 def test_a_full_disk_holds_it_up_and_it_goes_on_when_there_is_room(fleet: MakeFleet) -> None:
     one = fleet(hosts=2)
     controller = one.daemon()
