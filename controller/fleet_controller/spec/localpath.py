@@ -22,7 +22,7 @@ def home(value: Path) -> Path:
 
 
 def short_enough(value: str) -> str:
-    """A path that Linux could have (NAME_MAX 255, PATH_MAX 4096 with the folder before it): asking for another fails."""
+    """A path that Linux can have (NAME_MAX 255, PATH_MAX 4096 with the folder before it): asking for others fails."""
     data = value.encode("utf-8", "replace")
     if len(data) > MOST_BYTES or any(len(part) > MOST_PART_BYTES for part in data.split(b"/")):
         raise ValueError(
