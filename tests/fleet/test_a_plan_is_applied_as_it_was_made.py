@@ -129,7 +129,7 @@ def test_a_halted_rollout_leaves_the_others_serving(fleet: Any) -> None:
     fleet.write(
         HOSTS,
         SCALING | {"min_servers": 3},
-        model={"version": "2", "entrypoint": "model:Missing"},
+        model={"version": "2", "options": {"there_is_no_such": 1}},
         controller={"interval": "1s", "apply": "up"},
     )
     done = fleet.run("up", "--max-fail", "1")

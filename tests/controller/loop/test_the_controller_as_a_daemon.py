@@ -38,7 +38,8 @@ def test_once_brings_up_a_real_agent_and_the_second_time_there_is_nothing_to_do(
     assert one.states() == {"a": "ready", "b": "off", "c": "off"}
     [pid] = one.agents()["a"]
     assert said(one.daemon("--once"))["steps"] == []
-    os.kill(pid, signal.SIGKILL)
+    for killed in (*one.supervisors(), pid):
+        os.kill(killed, signal.SIGKILL)
     looked = said(one.daemon("--once"))["steps"]
     assert [(s["kind"], s["host"]) for s in looked] == [("inspect", "a")]
     assert one.states()["a"] == "failed"
