@@ -72,7 +72,7 @@ test-systemd: environment test-tools ## the agent as a unit of a real systemd, i
 	@$(BIN)/python -m pytest -m systemd -rA $(if $(T),$(T),tests/hosts/run)
 
 .PHONY: test-vm
-test-vm: environment test-tools ## bare Debian VMs of a real libvirt: installed offline, serving, scaled, switched off (root, 20 minutes)
+test-vm: environment test-tools ## bare Debian VMs of a real libvirt: installed offline, serving, scaled, switched off (root, half an hour)
 	@make/packages.sh $(TOOLS_OF_VMS)
 	@$(BIN)/python tests/lab/netns.py run -- $(CURDIR)/$(BIN)/python -m pytest -m vm -rA $(if $(T),$(T),tests/vm)
 
