@@ -104,7 +104,7 @@ def test_an_unknown_command_gets_a_guess(fleetctl):
     assert "did you mean status?" in ran.err
 
 
-@pytest.mark.parametrize("command", ["doctor", "top", "bench", "schedule"])
+@pytest.mark.parametrize("command", ["top", "bench", "schedule"])
 def test_what_is_not_in_yet_is_refused(fleetctl, command):
     assert fleetctl(command).code == 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from fleet_lab.host import Host
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
+from fleet_controller.hosts.keeper import errands
 from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.parcel import parcel
 from fleet_controller.spec import FleetSpec
 
 MachinesOf = Callable[..., Machines]
@@ -78,3 +82,12 @@ def test_a_folder_that_may_not_be_written(
         machines.machine("h1").install(stub_release)
     assert caught.value.kind == "permission"
     assert "install.directory" in caught.value.next_step
+
+
+@pytest.mark.parametrize("errand", sorted(p.stem for p in Path(errands.__path__[0]).glob("[a-z]*.py")))
+def test_what_an_errand_imports_travels_with_it(errand: str) -> None:
+    # -S and -I: nothing of ours can be found but what was sent
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-"], input=parcel(errand).encode(), capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from fleet_controller.hosts import keeper
 
 _PACKAGE = keeper.__name__
 _MAIN = f"{_PACKAGE}.main"
+# Not ast.parse: in CPython 3.11 it fails where several threads parse at once, and hosts are worked on side by side.
+_IMPORT = re.compile(rf"^from ({re.escape(_PACKAGE)}\.[\w.]+) import ", re.MULTILINE)
 # Modules are made as an import would make them, so that each text runs unchanged and a traceback names its file.
 _LOADER = """import sys, types
 def load(name, text):
@@ -54,7 +56,6 @@ def _collect(name: str, ordered: dict[str, str]) -> None:
     if name in ordered:
         return
     text = module_text(name.removeprefix(_PACKAGE + "."))
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_PACKAGE + "."):
-            _collect(str(node.module), ordered)
+    for module in _IMPORT.findall(text):
+        _collect(module, ordered)
     ordered[name] = text
