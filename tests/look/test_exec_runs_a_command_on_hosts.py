@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,7 +188,7 @@ def test_a_command_that_takes_too_long_is_ended(desk: Desk, three: Lab) -> None:
 def on_terminal(desk: Desk, *args: str, **env: str) -> str:
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
-        ["python3", "-m", "fleetctl", *args],
+        [sys.executable, "-m", "fleetctl", *args],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -41,8 +41,19 @@ class Libvirt:
         while subprocess.run([self.virsh, "-c", self.uri, "uri"], capture_output=True).returncode != 0:
             assert time.monotonic() < until, (folder / "log").read_text()[-2000:]
             time.sleep(0.05)
-        keeps = subprocess.Popen([self.virsh, "-c", self.uri], stdin=subprocess.PIPE, **quiet)  # type: ignore[call-overload]
+        keeps = subprocess.Popen(
+            [self.virsh, "-q", "-c", self.uri],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         self._processes.append(keeps)
+        assert keeps.stdin is not None
+        assert keeps.stdout is not None
+        keeps.stdin.write(b"uri\n")
+        keeps.stdin.flush()
+        while self.uri.encode() not in (line := keeps.stdout.readline()):  # from here on it is connected
+            assert line, "virsh ended"
 
     def do(self, *words: str) -> str:
         argv = [self.virsh, "-q", "-c", self.uri, *words]

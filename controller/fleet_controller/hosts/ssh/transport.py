@@ -36,7 +36,9 @@ class SshTransport:
         channel = self._connection.session()
         try:
             channel.settimeout(timeout)
-            channel.exec_command(command.line())
+            # Not an EOF of ours: paramiko may send it behind the end of a short command, and sshd then hangs up on
+            # all that goes on over this connection ("ieof packet referred to nonexistent channel").
+            channel.exec_command(command.line() if command.stdin else f"{command.line()} </dev/null")
             return self._talk(channel, command, (hear, hear_error), timeout)
         except TimeoutError as error:
             raise self._too_slow(command, timeout) from error
@@ -56,8 +58,6 @@ class SshTransport:
         until = time.monotonic() + timeout
         stdout, stderr = Output(command.output_limit), Output(command.output_limit)
         unsent = memoryview(command.stdin)
-        if not unsent:
-            channel.shutdown_write()
         poll = select.poll()
         poll.register(channel.fileno(), select.POLLIN)
         ended_at: float | None = None
