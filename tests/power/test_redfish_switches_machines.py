@@ -263,7 +263,7 @@ def test_an_order_is_given_once_whatever_becomes_of_it(
 @pytest.mark.parametrize(
     ("behave", "said"),
     [
-        ("hangs", "gave no answer within 0.5 s|Read timed out"),  # the library's own limit may be first
+        ("hangs", "gave no answer within 0.5 s"),
         ("trickles", "gave no answer within 0.5 s"),
         ("babbles", "answers what is no Redfish"),
     ],

@@ -121,11 +121,7 @@ class Redfish:
         try:
             return bounded(run, within_s)
         except (TimeoutError, Late):
-            raise self._failure(
-                "timeout" if orders else "power",
-                f"{doing}: {self.who} gave no answer within {within_s:g} s",
-                "See whether the BMC can be reached; one that hangs often needs a reset of its own",
-            ) from None
+            raise self._late(doing, within_s, orders) from None
         except AccessError as error:
             raise self._failure(
                 "power",
@@ -133,9 +129,11 @@ class Redfish:
                 "Correct power.user and the password, or the user's rights on the BMC",
             ) from None
         except SushyError as error:
-            lost = orders and isinstance(error, sushy.exceptions.ConnectionError)
+            broken = isinstance(error, sushy.exceptions.ConnectionError)
+            if broken and time.monotonic() >= connector.until:  # the library's own time-out came first
+                raise self._late(doing, within_s, orders) from None
             raise self._failure(
-                "lost" if lost else "power",
+                "lost" if orders and broken else "power",
                 f"{doing}: {self.who}: {brief(str(error))}",
                 "Compare power.bmc, power.system and power.ca_file with the BMC",
             ) from None
@@ -145,6 +143,13 @@ class Redfish:
                 f"{doing}: {self.who} answers what is no Redfish ({type(error).__name__}: {brief(str(error), 200)})",
                 "Correct power.bmc, or update the BMC's firmware",
             ) from None
+
+    def _late(self, doing: str, within_s: float, orders: bool) -> HostFailure:
+        return self._failure(
+            "timeout" if orders else "power",
+            f"{doing}: {self.who} gave no answer within {within_s:g} s",
+            "See whether the BMC can be reached; one that hangs often needs a reset of its own",
+        )
 
     def _failure(self, kind: str, cause: str, next_step: str) -> HostFailure:
         return HostFailure(self._host.name, kind, cause, next_step)
