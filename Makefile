@@ -59,7 +59,7 @@ test-gpu: environment ## what only a real GPU shows: memory figures against nvid
 .PHONY: test-netns test-netns-all
 test-netns: MACHINES := machine and not slow
 test-netns: ## what depends on a host's own cable, boot or processes, each host a network namespace (root)
-test-netns-all: MACHINES := not slow and not long
+test-netns-all: MACHINES := not long
 test-netns-all: ## all tests of hosts and fleets on such hosts
 test-netns test-netns-all: environment test-tools
 	@$(BIN)/python tests/lab/netns.py run -- $(CURDIR)/$(BIN)/python -m pytest --hosts netns \

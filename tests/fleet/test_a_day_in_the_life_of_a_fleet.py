@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.fleet, pytest.mark.machine, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.machine, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def kill(pid: int) -> float:

@@ -104,6 +104,7 @@ class Handler(BaseHTTPRequestHandler):
             self.state.unwell = True
         if asked.get("stop"):
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(60)  # another thread may take the signal, and this one run on for a moment
         time.sleep(asked.get("sleep_s", 0))
         if asked.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)

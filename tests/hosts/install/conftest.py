@@ -77,12 +77,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Cable:
-    """A TCP way to a host that is cut after `cut_after` bytes towards it; None: never. `carried` counts them."""
+    """A TCP way to a host that is cut, as a cable is that is pulled, once `cut_when` says so; None: never."""
 
     def __init__(self, host: Host) -> None:
         self._to = (host.address, host.port)
-        self.cut_after: int | None = None
-        self.carried = 0
+        self.cut_when: Callable[[], bool] | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
@@ -100,17 +99,15 @@ class Cable:
                 near.close()
                 continue
             self._pairs.append((near, far))
-            for source, sink, counts in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._carry, args=(source, sink, counts), daemon=True).start()
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(16384):
-                if counts:
-                    self.carried += len(data)
-                    if self.cut_after is not None and self.carried > self.cut_after:
-                        self.cut()
-                        return
+                if self.cut_when is not None and self.cut_when():
+                    self.cut()
+                    return
                 sink.sendall(data)
         except OSError:
             pass
@@ -119,12 +116,12 @@ class Cable:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Break every connection, as a cable does that is pulled."""
+        """Break every connection."""
         for pair in self._pairs:
             for end in pair:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-        self.cut_after = None
+        self.cut_when = None
 
     def close(self) -> None:
         self._server.close()

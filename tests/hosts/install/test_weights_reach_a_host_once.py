@@ -71,7 +71,7 @@ def test_damaged_weights_are_never_started_and_sent_again(
     machine.install(wanted)
     there = linked(host, wanted).resolve()
     with there.open("r+b") as out:
-        out.write(b"x")  # the same size
+        out.write(bytes([CONTENT[0] ^ 1]))  # the same size
     with pytest.raises(HostFailure) as caught:
         machine.start(wanted, (), "a1", "token")
     assert caught.value.kind == "release"
