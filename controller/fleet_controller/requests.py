@@ -88,13 +88,12 @@ def _down(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -
     said = _order("down", bounds, scope, spec, journal, now, goal)
     if changed or said:
         journal.record(now, "down", f"asked by the operator{said}")
-    # After a start that failed nothing of ours runs there, but the machine that was switched on for it still does.
+    # After a start that failed, or never reached its host, nothing of ours runs there; but the machine that was
+    # switched on for it still does. It is stopped, which asks its power control.
     switched = {host.name for host in spec.hosts if host.power.driver != "none"}
     for record in journal.hosts().values():
         if record.state in (HostState.FAILED, HostState.UNREACHABLE) and _meant(bounds, record.name):
-            if record.action_id is None and (
-                record.state is HostState.UNREACHABLE or record.name not in switched
-            ):
+            if record.action_id is None and record.name not in switched:
                 journal.move(
                     record.name, HostState.OFF, "nothing of ours runs there", now, error=None, retry_at=0.0
                 )

@@ -55,6 +55,7 @@ def test_a_host_out_of_reach_is_partly_done_and_named(fleetctl, serving):
     ran = fleetctl("down", "--yes")
     assert ran.code == 3
     assert "gpu-b: no answer within 10 s. Check its network." in ran.err.splitlines()
+    assert "not proved to be off: gpu-b" in ran.err
     assert ran.err.splitlines()[-1] == "fleet demo is partly down"
 
 

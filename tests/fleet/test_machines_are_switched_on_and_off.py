@@ -111,3 +111,28 @@ def test_the_controller_switches_machines_on_and_off_through_another_host(
     fleet.cli("down", "--yes")
     assert sorted(hypervisor.asked()) == ["destroy h2", "destroy h3", "start h2", "start h3"]
     assert first.processes() == second.processes() == []
+
+
+def test_down_switches_off_a_machine_that_runs_and_does_not_answer(
+    hypervisor: Any, fleet: Any, ssh_hosts: Any
+) -> None:
+    host, guest, _ = ssh_hosts.hosts
+    command = str(hypervisor.command)
+    power = {
+        "driver": "command",
+        "via": host.name,
+        "on": [command, "start", "{name}"],
+        "off": [command, "destroy", "{name}"],
+        "status": [command, "domstate", "{name}"],
+    }
+    entries = [host.entry(), guest.entry(power=power)]
+    entries[1]["ssh"] |= {"connect_timeout": "2s", "command_timeout": "5s"}
+    scaling = {"min_servers": 1, "max_servers": 1}
+    pool = {"name": "default", "hosts": [guest.name], "models": ["tiny"], "scaling": scaling}
+    fleet.write("hosts: " + json.dumps(entries), scaling, pools=[pool])
+    fleet.cli("up")
+    guest.freeze()
+    fleet.cli("down", "--yes")
+    assert hypervisor.asked() == [f"start {guest.name}", f"destroy {guest.name}"]
+    assert guest.processes() == []
+    assert {one["name"]: one["state"] for one in fleet.status()["hosts"]}[guest.name] == "off"

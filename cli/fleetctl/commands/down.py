@@ -155,6 +155,7 @@ class _Going:
         render.failures(
             {name: str(host.get("error") or host.get("reason")) for name, host in broken.items()}, sys.stderr
         )
+        render.unproven([name for name, host in broken.items() if host["state"] == "unreachable"], sys.stderr)
         render.unfinished(told, sys.stderr)
         code = falling.exit_code(status, late)
         if late:

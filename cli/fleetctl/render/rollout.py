@@ -24,6 +24,18 @@ def failures(errors: Mapping[str, str], stream: TextIO) -> None:
         show(text if text.startswith(f"{host}:") else f"{host}: {text}", stream=stream)
 
 
+def unproven(hosts: Iterable[str], stream: TextIO) -> None:
+    """Who was out of reach when the fleet went down: nobody knows what runs there."""
+    names = sorted(hosts)
+    if names:
+        listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+        show(
+            f"not proved to be off: {listed}; an agent may still run there. Once that can be reached again: "
+            "`fleetctl down`",
+            stream=stream,
+        )
+
+
 def unfinished(told: Mapping[str, Any] | None, stream: TextIO) -> None:
     """What an operation did not come to, and how to go on."""
     if told is None or not told["left"]:

@@ -10,6 +10,7 @@ from typing import Any
 from fleet_controller.actuate.circuit import Circuits
 from fleet_controller.actuate.hands import (
     HELD_S,
+    LAST_LOOK_S,
     POLL_S,
     Hands,
     held,
@@ -200,7 +201,7 @@ class Actuator:
         """Close a failed action; after a failed start, see to it that nothing half-started is left."""
         text = words(error, action.host)
         if isinstance(error, HostFailure) and error.unreachable:
-            self._lose(action, error)
+            self._lose(action, error, site)
         elif action.kind == "start" and self._hands.record(action.host).action_id is not None:
             self._hands.move(action.host, HostState.FAILED, "start failed", error=text)
             self._give_up(action, text, site)
@@ -223,16 +224,20 @@ class Actuator:
             return
         self._conclude(action, HostState.FAILED, text, **changes)
 
-    def _lose(self, action: Action, error: HostFailure) -> None:
+    def _lose(self, action: Action, error: HostFailure, site: Site) -> None:
         """It can't be reached: nothing is known, so nothing counts as failed."""
         now = self._hands.clock.now()
+        delay_s = look_delay_s(0.0, error)
+        if action.kind == "stop" and site.spec.host(action.host).power.driver != "none":
+            # its power was tried too; again only once everybody has seen how it ended
+            delay_s = max(LAST_LOOK_S, 3 * site.spec.controller.interval)
         self._hands.journal.conclude(
             action,
             HostState.UNREACHABLE,
             f"{action.kind} failed",
             now,
             error=words(error, action.host),
-            retry_at=now + look_delay_s(0.0, error),
+            retry_at=now + delay_s,
         )
 
     def _conclude(

@@ -79,6 +79,10 @@ class Inspector:
             return
         agent = machine.probe().agent
         if agent is None or not agent.alive:
+            if record.action_id is None and self._is_on_for_nothing(host, site):
+                # a start that never reached it switched it on: plan starts it now, or has it switched off
+                self._hands.move(host, HostState.FAILED, "reachable again", retry_at=0.0)
+                return
             if record.action_id in (None, UNKNOWN_ACTION):
                 self._hands.move(
                     host, HostState.OFF, "reachable again", error=None, retry_at=0.0, action_id=None
@@ -126,6 +130,10 @@ class Inspector:
         """Its supervisor on the host is quicker than we are; that it had to act is told all the same."""
         text = f"{record.name}: the agent ended{how} and was started again by its supervisor on the host"
         self._hands.journal.record(self._hands.clock.now(), "restarted", text, record.pool, record.name)
+
+    def _is_on_for_nothing(self, host: str, site: Site) -> bool:
+        """Whether its power is ours to switch and not known to be off."""
+        return site.spec.host(host).power.driver != "none" and not self._switched_off(host, site)
 
     def _switched_off(self, host: str, site: Site) -> bool:
         """Whether that is known: then nothing is lost there, and nothing of ours runs."""

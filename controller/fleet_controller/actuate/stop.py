@@ -46,7 +46,8 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
 def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
     """End the agent and prove it gone, then switch the machine off; what the operator should know. Raises HostFailure.
 
-    Power that nobody can tell or switch keeps no agent running: it is ended first, and the trouble told after.
+    Power that nobody can tell or switch keeps no agent running: it is ended first, and the trouble told after. Where
+    the agent can't be reached, a machine that was switched off, and is proved to be, has ended it.
     """
     trouble = None
     notes: tuple[str, ...] = ()
@@ -55,7 +56,12 @@ def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
     except HostFailure as failure:
         powered, trouble = True, failure
     if powered is not False:  # one that is off runs nothing, and nobody would answer there
-        notes = machine.stop(grace_s=grace_s).notes
+        try:
+            notes = machine.stop(grace_s=grace_s).notes
+        except HostFailure as failure:
+            if not powered or not failure.unreachable:
+                raise
+            return _switch_off(machine, failure, trouble)
     if powered and trouble is None:
         try:
             machine.power_off()
@@ -65,6 +71,19 @@ def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
         cause = f"its agent is stopped, but the machine is not proved to be off: {trouble.cause}"
         raise HostFailure(machine.name, "power", cause, trouble.next_step, trouble.jump) from trouble
     return notes
+
+
+def _switch_off(machine: Machine, lost: HostFailure, trouble: HostFailure | None) -> tuple[str, ...]:
+    """The machine that can't be reached, by its power control alone. Raises `lost`, with what else stood in the way."""
+    if trouble is None:
+        try:
+            machine.power_off()
+        except HostFailure as failure:
+            trouble = failure
+    if trouble is not None:
+        cause = f"{lost.cause}. Nor is the machine proved to be off: {trouble.cause}"
+        raise HostFailure(machine.name, lost.kind, cause, trouble.next_step, lost.jump) from lost
+    return (f"it could not be reached ({lost.cause}), so its power control alone ended what ran there",)
 
 
 def _await_drained(host: str, patience_s: float, hands: Hands) -> int:

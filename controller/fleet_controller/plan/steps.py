@@ -246,8 +246,10 @@ def _with_inspections(view: PoolView, wanted: list[Step], now: float) -> list[St
 
 
 def _shutdown(view: PoolView, now: float) -> list[Step]:
-    """Everything at once; what is out of sight is stopped when an inspection finds it again."""
+    """Everything at once. What is out of sight is stopped when an inspection finds it again, but where its power can be
+    switched: that ends what runs there without anybody being reached."""
     hosts = view.idle(*(set(HostState) - {HostState.OFF, HostState.UNREACHABLE}))
+    hosts += [h for h in view.idle(HostState.UNREACHABLE) if h.power.driver != "none"]
     return [
         Step("stop", h.name, view.name, "the fleet goes down")
         for h in hosts

@@ -232,6 +232,18 @@ DOWN: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
     ("busy ones when they are done", {"a": "ready", "b": "loading"}, {"busy": frozenset({"b"})}, ["stop a"]),
     ("what failed to stop waits for its time", {"a": {"state": "failed", "retry_at": 2e9}}, {}, []),
     ("an unreachable one is looked for", {"a": "unreachable"}, {}, ["inspect a"]),
+    (
+        "an unreachable one whose power can be switched is stopped by that",
+        {"a": {"state": "unreachable", "power": {"driver": "libvirt"}}, "b": "unreachable"},
+        {},
+        ["inspect b", "stop a"],
+    ),
+    (
+        "but not before its time",
+        {"a": {"state": "unreachable", "power": {"driver": "libvirt"}, "retry_at": 2e9}},
+        {},
+        [],
+    ),
     ("nothing is started", {"a": "off"}, {"desired": 3}, []),
     (
         "half the fleet out of sight does not keep the other half up",

@@ -84,11 +84,14 @@ def test_down_forgets_numbers_and_what_has_nothing_of_ours(ask: Ask, journal: Jo
     )  # to be looked for, and stopped
 
 
-def test_down_leaves_no_machine_on_that_was_switched_on_for_nothing(ask: Ask, journal: Journal) -> None:
-    journal.move("h4", HostState.FAILED, "start failed", 2.0, error="x", retry_at=9e9)
+@pytest.mark.parametrize("state", [HostState.FAILED, HostState.UNREACHABLE])
+def test_down_leaves_no_machine_on_that_was_switched_on_for_nothing(
+    ask: Ask, journal: Journal, state: HostState
+) -> None:
+    journal.move("h4", state, "start failed", 2.0, error="x", retry_at=9e9)
     ask("down")
     record = journal.hosts()["h4"]
-    assert (record.state, record.retry_at) == (HostState.FAILED, 0.0)  # to be stopped, which switches it off
+    assert (record.state, record.retry_at) == (state, 0.0)  # to be stopped, which switches it off
 
 
 def test_drain_and_uncordon(ask: Ask, journal: Journal) -> None:
