@@ -66,7 +66,7 @@ def shares(pool: Pool, is_known: Callable[[Member], bool], now: float) -> dict[s
             share *= NEAR
         if usual is not None:
             share *= usual / (member.cost_ms or usual)
-        if (complete and member not in complete) or _lacks(member, pool, now):
+        if (complete and member not in complete) or not is_known(member) or _lacks(member, pool, now):
             share = 0.0
         result[member.name] = share
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,11 @@ from fleet_balancer.haproxy.lines import read_access, read_line
 from fleet_balancer.haproxy.plan import Door
 from fleet_balancer.haproxy.render import render
 from fleet_balancer.haproxy.slots import Slots
+from fleet_balancer.haproxy.standing import shares
 from fleet_balancer.haproxy.wanted import EMPTY, Wanted, commands, weights
+from fleet_balancer.member.health import HealthRule
+from fleet_balancer.member.member import Member
+from fleet_balancer.pool import Pool
 from fleet_wire.balancer import ApiKey, Backend, BackendList, BalancerLimits, ModelNeed, PoolConfig
 from fleet_wire.refusal import Refusal
 
@@ -82,6 +88,15 @@ def test_a_host_keeps_its_place_and_no_two_share_one(changes: list[frozenset[int
 def test_weights_keep_their_proportion() -> None:
     assert weights({"a": 1.0, "b": 2.0, "c": 0.0, "d": 0.001}) == {"a": 64, "b": 128, "c": 0, "d": 1}
     assert weights({"a": 0.0}) == {"a": 0}
+
+
+def test_a_new_host_gets_nothing_before_it_was_asked_for_its_memory() -> None:
+    pool = Pool(PoolConfig(models=[ModelNeed(name="big", device_memory_bytes=50)]), random.Random(1), 3.0)
+    asked, new = (Member(Backend(name=name, address=f"{name}:1"), HealthRule()) for name in ("asked", "new"))
+    pool.replace([asked, new])
+    found = shares(pool, lambda member: member is asked, 0.0)
+    assert found["asked"] > 0
+    assert found["new"] == 0
 
 
 def test_a_new_host_gets_nothing_before_its_health_is_known() -> None:
