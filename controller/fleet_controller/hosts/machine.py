@@ -16,6 +16,7 @@ from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.errand import run_errand
 from fleet_controller.hosts.failure import printable
 from fleet_controller.hosts.grown import Grown
+from fleet_controller.hosts.inheritance import passwords
 from fleet_controller.hosts.install.installer import Installed, Installer, Stock
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.target import Target
@@ -421,10 +422,10 @@ class Machines:
 
     def __init__(self, spec: FleetSpec, folder: Path, sudo: SudoPassword | None = None) -> None:
         self._spec = spec
-        self._stock = Stock(folder)
+        self._secrets = passwords(spec)
+        self._stock = Stock(folder, self._secrets)
         self._folder = folder
         self._connections = Connections(spec)
-        self._secrets = frozenset(name for host in spec.hosts if (name := host.power.password_env))
         self._sudo = sudo or SudoPassword()
         self._lock = threading.Lock()
         self._machines: dict[str, Machine] = {}

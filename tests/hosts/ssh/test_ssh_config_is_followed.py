@@ -248,3 +248,21 @@ def test_identities_only_leaves_the_agents_other_keys_out(
     assert caught.value.kind == "auth"
     with Machines(configured(locked.replace("Only yes", "Only no"), {"gpu-a": {}}), state) as machines:
         assert machines.machine("h1").probe().boot_id, "its IdentityAgent holds the right one"
+
+
+def test_what_the_file_runs_sees_our_environment_without_the_passwords_of_power_controls(
+    configured: Configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY_BMC", "cnrybmc")
+    monkeypatch.setenv("CANARY_OTHER", "for a Match exec of the operator's")
+    power = {"driver": "ipmi", "bmc": "10.0.0.9", "user": "root", "password_env": "CANARY_BMC"}
+    seen = tmp_path / "seen"
+    spec = configured(f'Match exec "env > {seen}"\n  User bob\n', {"gpu-a": {}})
+    [host] = spec.hosts
+    given = host.power.model_validate({**host.power.model_dump(exclude_unset=True), **power})
+    spec = spec.model_copy(update={"hosts": (host.model_copy(update={"power": given}),)})
+    assert connection(spec).server.user == "bob"
+    text = seen.read_text()
+    assert "cnrybmc" not in text and "CANARY_BMC" not in text
+    assert "CANARY_OTHER=for a Match exec of the operator's" in text
+    assert "\nHOME=" in f"\n{text}" and "\nPATH=" in f"\n{text}"

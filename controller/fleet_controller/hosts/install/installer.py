@@ -54,9 +54,10 @@ class Installed:
 class Stock:
     """What this machine has for its hosts: packed releases, wheels and weights in the state folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, withheld: frozenset[str] = frozenset()) -> None:
+        """`withheld` variables of our environment are not handed on to pip: passwords."""
         self.archives = Archives(folder / "releases")
-        self.wheels = Wheels(folder / "cache")
+        self.wheels = Wheels(folder / "cache", withheld)
         self.weights = Weights(folder / "cache")
         self.paces = Paces()
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import HeaderParser
@@ -23,6 +23,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from fleet_controller.hosts.failure import HostFailure, brief
+from fleet_controller.hosts.inheritance import inherited
 from fleet_controller.hosts.install import lock
 from fleet_controller.hosts.install.lock import Lock, Wheel
 from fleet_controller.hosts.install.shelf import Shelf, alone, hashed, unwritten
@@ -57,8 +58,10 @@ class Needs:
 class Wheels:
     """Locks and wheels of a fleet, in `folder`. Raises HostFailure (host "this machine") throughout."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, withheld: frozenset[str] = frozenset()) -> None:
+        """pip does not inherit the `withheld` variables of our environment."""
         self._folder = folder
+        self._withheld = withheld
         self.shelf = Shelf(folder / "wheels")
 
     def lock(self, needs: Needs, target: Target, say: Say) -> Lock:
@@ -110,7 +113,8 @@ class Wheels:
                     pinned = f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
                     stays, lines = discreet(list(needs.pip_args))
                     options = [*target.pip_options(), "--no-deps", "--require-hashes", *stays]
-                    _pip(place, options, ["\n".join([*lines, pinned]).encode()], say)
+                    listing = "\n".join([*lines, pinned]).encode()
+                    _pip(place, options, [listing], inherited(self._withheld), say)
                     for path in place.glob("*.whl"):
                         if hashed(path) == wheel.sha256:
                             return self.shelf.take(path, wheel.sha256, wheel.file)
@@ -131,7 +135,7 @@ class Wheels:
                 stays, lines = discreet(list(needs.pip_args))
                 listing = "".join(f"{line}\n" for line in (*lines, *needs.requirements, *more)).encode()
                 options = [*target.pip_options(), *stays]
-                _pip(place, options, [listing, *needs.files], say)
+                _pip(place, options, [listing, *needs.files], inherited(self._withheld), say)
                 chosen = [_read(path) for path in sorted(place.glob("*.whl"))]
                 left_out = lock.lacking(chosen, wanted, target)
                 if not set(left_out) - set(more):
@@ -168,7 +172,13 @@ def _temporary(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _pip(place: Path, options: Sequence[str], listings: Sequence[bytes | Path], say: Say) -> None:
+def _pip(
+    place: Path,
+    options: Sequence[str],
+    listings: Sequence[bytes | Path],
+    environment: Mapping[str, str],
+    say: Say,
+) -> None:
     """`pip download` into `place`."""
     argv = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
     argv += ["--progress-bar", "off", "--dest", str(place), *options]
@@ -185,6 +195,7 @@ def _pip(place: Path, options: Sequence[str], listings: Sequence[bytes | Path], 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        env=environment,
         text=True,
         errors="replace",
     ) as work:

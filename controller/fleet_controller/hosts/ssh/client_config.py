@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_controller.hosts.failure import HostFailure, brief
+from fleet_controller.hosts.inheritance import inherited
 
 _LIMIT_S = 10.0
 _NO = ("none", "no", "")
@@ -48,8 +49,10 @@ class Words:
 class ClientConfig:
     """One such file. Safe for threads; every host is asked for once, until the file changes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, withheld: frozenset[str] = frozenset()) -> None:
+        """`ssh`, and what its `Match exec` runs, does not inherit the `withheld` variables."""
         self._path = path
+        self._withheld = withheld
         self._lock = threading.Lock()
         self._stamp: object = None
         self._known: dict[tuple[str, ...], Words] = {}
@@ -86,7 +89,13 @@ class ClientConfig:
     def _ask(self, label: str, path: str, asked: tuple[str, ...]) -> list[tuple[str, str]]:
         argv = ("ssh", "-T", "-G", "-F", path, *asked)
         try:
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LIMIT_S)
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_LIMIT_S,
+                env=inherited(self._withheld),
+            )
         except FileNotFoundError:
             raise self._broken(
                 label,

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.inheritance import passwords
 from fleet_controller.hosts.ssh.client_config import ClientConfig, Words
 from fleet_controller.hosts.ssh.connection import SshConnection
 from fleet_controller.hosts.ssh.gate import Gate
@@ -26,6 +27,7 @@ class Connections:
         self._gate = Gate()
         self._made: dict[object, SshConnection] = {}
         self._configs: dict[Path, ClientConfig] = {}
+        self._withheld = passwords(spec)
 
     def to_host(self, name: str) -> SshConnection:
         """The connection to a host of the inventory.
@@ -63,7 +65,8 @@ class Connections:
     ) -> Words | None:
         if ssh.config is None:
             return None
-        return self._configs.setdefault(ssh.config, ClientConfig(ssh.config)).of(label, address, user, port)
+        config = self._configs.setdefault(ssh.config, ClientConfig(ssh.config, self._withheld))
+        return config.of(label, address, user, port)
 
     def _way(
         self,
