@@ -41,6 +41,7 @@ CASES = [
     Case("medium-c32", "medium", "json", 32, quick=True),
     Case("medium-c128", "medium", "json", 128),
     Case("medium-goodput", "medium", "json", 0, quick=True),
+    Case("long-c32", "long", "json", 32),
 ]
 
 
@@ -164,7 +165,7 @@ def main() -> int:
         peers = [peer for peer in peers if peer not in ALONE]
     cases = [case for case in CASES if (case.quick or not QUICK) and arguments.cases in case.name]
     bench = Bench(peers, cases)
-    for model in ("small", "medium"):
+    for model in ("small", "medium", "long"):
         if any(case.model == model for case in cases):
             bench.measure(model)
     rows = rows_of(cases, peers, bench.seen, bench.failures)

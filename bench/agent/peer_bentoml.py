@@ -40,3 +40,12 @@ class Medium(Served):
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
     def predict(self, instances: np.ndarray) -> np.ndarray:
         return self.scores(instances)
+
+
+@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 1024})
+class Long(Served):
+    model = "long"
+
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
+    def predict(self, instances: np.ndarray) -> np.ndarray:
+        return self.scores(instances)

@@ -37,7 +37,11 @@ class Medium(Served):
     model = "medium"
 
 
+class Long(Served):
+    model = "long"
+
+
 if __name__ == "__main__":
-    served = {"small": Small, "medium": Medium}[sys.argv[1]]
+    served = {"small": Small, "medium": Medium, "long": Long}[sys.argv[1]]
     server = litserve.LitServer(served(max_batch_size=32, batch_timeout=0.005), accelerator="cpu")
     server.run(port=int(sys.argv[2]), num_api_servers=1, generate_client_file=False, log_level="warning")

@@ -74,6 +74,18 @@ class MediumRaw(Raw):
     model = "medium"
 
 
+class LongJson(Json):
+    model = "long"
+
+
+class LongOrjson(Orjson):
+    model = "long"
+
+
+class LongRaw(Raw):
+    model = "long"
+
+
 WORKERS = {
     "small/json": SmallJson,
     "small/orjson": SmallOrjson,
@@ -81,6 +93,9 @@ WORKERS = {
     "medium/json": MediumJson,
     "medium/orjson": MediumOrjson,
     "medium/raw": MediumRaw,
+    "long/json": LongJson,
+    "long/orjson": LongOrjson,
+    "long/raw": LongRaw,
 }
 
 if __name__ == "__main__":

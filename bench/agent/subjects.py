@@ -32,7 +32,7 @@ REQUIREMENTS = {
 }
 PEERS = ("fastapi-unbatched", *REQUIREMENTS)
 START_S = 120.0
-WAIT_MS = {"small": "2", "medium": "10"}
+WAIT_MS = {"small": "2", "medium": "10", "long": "10"}
 
 
 class Missing(Exception):
