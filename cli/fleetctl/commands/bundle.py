@@ -89,6 +89,11 @@ def _laid_out(source: Path, into: Path) -> Fleet:
         contents = unpack_site(source, into, _say)
     except BundleError as error:
         raise Failed(str(error)) from error
+    for key in contents.left_out:
+        typer.echo(
+            clean(f"its fleet.yaml has no password in {key} any more: set it if this site needs one"),
+            err=True,
+        )
     for what, place in contents.placed.items():
         typer.echo(clean(f"set the {what} to {place} in {into / 'fleet.yaml'}: it lay elsewhere"), err=True)
     loaded = spec.load(into / "fleet.yaml")
@@ -124,6 +129,8 @@ def _make(fleet: Fleet, output: Path | None, kinds: list[str]) -> None:
         except BundleError as error:
             raise Failed(str(error)) from error
     _tell("wrote", out, contents)
+    for key in contents.left_out:
+        typer.echo(clean(f"left out of its fleet.yaml: the user and password in {key}"), err=True)
     typer.echo(out)
 
 

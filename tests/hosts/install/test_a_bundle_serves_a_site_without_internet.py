@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from fleet_lab.host import Host
 
-from fleet_controller.hosts.install import release, wheel
+from fleet_controller.hosts.install import release, target, wheel
 from fleet_controller.hosts.install.bundle import BundleError, load
 from fleet_controller.hosts.install.installer import Stock
 from fleet_controller.hosts.machine import Machines
@@ -150,3 +150,48 @@ def test_without_index_and_bundle_the_message_names_both(home: Path, index: Path
     assert "fleetprobe" in made.stderr
     assert "fleetctl bundle --load FILE" in made.stderr
     assert not (home / "test.bundle").exists()
+
+
+@pytest.mark.usefixtures("small_agent", "offline")
+def test_a_password_in_fleet_yaml_stays_at_home_and_the_site_finds_its_wheels_all_the_same(
+    home: Path, index: Path, tmp_path: Path
+) -> None:
+    path = home / "fleet.yaml"
+    value = json.loads(path.read_text())
+    value["hosts"][0]["install"]["pip_args"] += [
+        "--extra-index-url",
+        "https://cnryuser:cnrypip@pypi.invalid/simple",
+    ]
+    path.write_text(json.dumps(value))
+    whole, site = tmp_path / "one.bundle", tmp_path / "elsewhere"
+    kind = f"py{sys.version_info[0]}.{sys.version_info[1]}-glibc2.36-x86_64"
+    made = fleetctl("bundle", "-o", whole, "--for", kind, cwd=home)
+    assert made.returncode == 0, made.stderr
+    assert "left out of its fleet.yaml: the user and password in install.pip_args" in made.stderr
+    assert b"cnrypip" not in whole.read_bytes() and b"cnryuser" not in whole.read_bytes()
+    loaded = fleetctl("bundle", "--load", whole, "--into", site, cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "no password in install.pip_args any more" in loaded.stderr
+    spec = load_spec(site / "fleet.yaml")
+    [host] = spec.hosts
+    assert host.install.pip_args[-1] == "https://pypi.invalid/simple"
+    for file in index.iterdir():
+        file.unlink()
+    wheels = Stock(StateFolder.of(spec).path).wheels
+    found = wheels.lock(
+        release.build(spec, spec.models).needs(host.install.pip_args), target.parse(kind), lambda text: None
+    )
+    assert len(found.wheels) == 2, "nobody was asked again"
+
+
+@pytest.mark.usefixtures("small_agent", "offline")
+def test_a_password_that_can_t_be_left_out_makes_no_bundle(home: Path, tmp_path: Path) -> None:
+    path = home / "fleet.yaml"
+    args = '"pip_args": ["-f", "https://reader:cnry\\u0070ip@pypi.invalid/", '
+    path.write_text(path.read_text().replace('"pip_args": [', args))
+    kind = f"py{sys.version_info[0]}.{sys.version_info[1]}-glibc2.36-x86_64"
+    refused = fleetctl("bundle", "-o", tmp_path / "one.bundle", "--for", kind, cwd=home)
+    assert refused.returncode == 1
+    assert "install.pip_args holds a password that would travel" in refused.stderr
+    assert "cnrypip" not in refused.stderr
+    assert not (tmp_path / "one.bundle").exists()

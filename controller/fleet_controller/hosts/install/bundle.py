@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from fleet_controller.hosts.install import lock as locks
 from fleet_controller.hosts.install import wheel
+from fleet_controller.hosts.install.credentials import left_out
 from fleet_controller.hosts.install.installer import Stock
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.resolve import Needs
@@ -55,7 +56,8 @@ class Want:
 
 @dataclass
 class Contents:
-    """What is in a bundle, for the operator. `placed`: sources that lie elsewhere at the site than here."""
+    """What is in a bundle, for the operator. `placed`: sources that lie elsewhere at the site than here. `left_out`:
+    keys of its fleet.yaml at which a user or a password stood."""
 
     fleet: str = ""
     wheels: int = 0
@@ -63,6 +65,7 @@ class Contents:
     targets: list[str] = field(default_factory=list)
     size: int = 0
     placed: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def write(out: Path, spec: FleetSpec, wants: Iterable[Want], stock: Stock, say: 
                 parts[f"weights/{weights.sha256}"] = _Part(path, path.stat().st_size, weights.sha256)
     packed = wheel.build()
     parts[f"agent/{packed.name}"] = _bytes(packed.data)
-    parts["site/fleet.yaml"] = _bytes(spec.source.read_bytes())
+    parts["site/fleet.yaml"] = _bytes(_fleet_yaml(spec, contents))
     _site(spec, releases.values(), parts, laid, contents)
     contents.targets = sorted(targets)
     _count(parts, contents)
@@ -105,6 +108,7 @@ def write(out: Path, spec: FleetSpec, wants: Iterable[Want], stock: Stock, say: 
         "fleet": spec.fleet,
         "targets": contents.targets,
         "placed": contents.placed,
+        "left_out": contents.left_out,
         "laid": laid,
         "files": {name: {"size": part.size, "sha256": part.sha256} for name, part in sorted(parts.items())},
     }
@@ -155,6 +159,18 @@ def unpack_site(path: Path, folder: Path, say: Say) -> Contents:
 
 
 # writing
+
+
+def _fleet_yaml(spec: FleetSpec, contents: Contents) -> bytes:
+    """It goes along as it is, but for passwords that the site does not need: the wheels and weights are there."""
+    try:
+        text, contents.left_out = left_out(spec.source.read_text("utf-8"), spec)
+    except ValueError as key:
+        raise BundleError(
+            f"{spec.source}: {key} holds a password that would travel with the bundle, and is written so that it "
+            "can't be left out; write the address in one line, without escapes"
+        ) from None
+    return text.encode()
 
 
 def _site(
@@ -347,4 +363,5 @@ def _told(manifest: Mapping[str, Any]) -> Contents:
         [str(one) for one in manifest.get("targets", [])],
         sum(one["size"] for one in files.values()),
         dict(manifest.get("placed", {})),
+        [str(key) for key in manifest.get("left_out", [])],
     )

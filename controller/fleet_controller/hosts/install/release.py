@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install import wheel
+from fleet_controller.hosts.install.credentials import bare
 from fleet_controller.hosts.install.resolve import Needs
 from fleet_controller.hosts.install.weights import WeightsFile
 from fleet_controller.spec import FleetSpec, ModelSpec
@@ -73,7 +74,7 @@ class Release:
     def environment_key(self, pip_args: Sequence[str]) -> str:
         """Names the virtual environment that these requirements lead to."""
         digest = hashlib.sha256()
-        for text in (*self.requirements, "--", *pip_args):
+        for text in (*self.requirements, "--", *bare(pip_args)):
             digest.update(text.encode() + b"\0")
         for file in self.files:
             if file.path in self.requirement_files:

@@ -25,6 +25,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from fleet_controller.hosts.failure import HostFailure, brief
 from fleet_controller.hosts.inheritance import inherited
 from fleet_controller.hosts.install import lock
+from fleet_controller.hosts.install.credentials import bare
 from fleet_controller.hosts.install.lock import Lock, Wheel
 from fleet_controller.hosts.install.shelf import Shelf, alone, hashed, unwritten
 from fleet_controller.hosts.install.target import Target
@@ -48,7 +49,7 @@ class Needs:
     def key(self) -> str:
         """Names these needs; equal ones have the same on every machine."""
         digest = hashlib.sha256()
-        for text in (*self.requirements, "--", *self.pip_args):
+        for text in (*self.requirements, "--", *bare(self.pip_args)):
             digest.update(text.encode() + b"\0")
         for file in self.files:
             digest.update(hashlib.sha256(_content(file)).digest())
