@@ -327,7 +327,7 @@ class Loop:
         answers = {name: r.status for name, r in observation.hosts.items() if r.status is not None}
         for name, status in answers.items():
             self._latencies.feed(observation.at, name, status)
-        self._actuator.heard(answers)
+        self._actuator.heard(answers, self._site)
         self._doorkeeper.heard(observation.balancer)
 
     def _welcome_back(self, now: float) -> dict[str, HostRecord]:

@@ -72,6 +72,8 @@ with open(config["run_file"] + ".new", "w") as file:
 os.replace(config["run_file"] + ".new", config["run_file"])
 while True:
     server.accept()[0].close()
+    if options.get("bursts"):
+        eaten = [bytes([1]) * 1024 * 1024 for _ in range(options["bursts"])]
 """
 
 

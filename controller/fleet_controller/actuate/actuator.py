@@ -79,9 +79,15 @@ class Actuator:
         """Those of `busy` that somebody tries to connect to, and has for STUCK_S: they do not count as worked on."""
         return frozenset(host for host in self.busy() if site.machines.reaching_s(host) > STUCK_S)
 
-    def heard(self, answers: Mapping[str, AgentStatus]) -> None:
-        """What agents answered in the last look."""
-        self._inspector.heard(answers)
+    def heard(self, answers: Mapping[str, AgentStatus], site: Site) -> None:
+        """What agents answered in the last look. Who was started again is asked why, now or after the next look."""
+        for host, status in self._inspector.heard(answers).items():
+            if self._free(host, site):
+                self._spawn(
+                    host,
+                    site,
+                    lambda host=host, status=status: self._inspector.tell(host, status, site),  # type: ignore[misc]
+                )
 
     def submit(self, step: Step, site: Site, parallel: int | None = None) -> bool:
         """Begin a step; False when the host is busy or as many hosts as allowed are worked on.

@@ -31,25 +31,33 @@ class Inspector:
     def __init__(self, hands: Hands) -> None:
         self._hands = hands
         self._silent_since: dict[str, float] = {}
-        self._restarts: dict[str, tuple[str, int]] = {}
-        self._processes: dict[str, tuple[str, int]] = {}
-        self._told: set[str] = set()
+        # Of each host's last start the processes that are known: one more is its supervisor's doing.
+        self._met: dict[str, tuple[str, set[int]]] = {}
 
-    def heard(self, answers: Mapping[str, AgentStatus]) -> None:
-        """These answered: when they are silent again, they are silent since then."""
-        for host, status in answers.items():
+    def heard(self, answers: Mapping[str, AgentStatus]) -> dict[str, AgentStatus]:
+        """These answered: when they are silent again, they are silent since then.
+
+        Those that were started again between two looks: `tell` is to be asked about them.
+        """
+        for host in answers:
             self._silent_since.pop(host, None)
-            self._compare(host, status)
+        return {h: status for h, status in answers.items() if self._is_new(h, status.action_id, status.pid)}
 
-    def _compare(self, host: str, status: AgentStatus) -> None:
-        """The same start in another process: it was started again between two looks."""
-        before = self._processes.get(host)
-        now = self._processes[host] = (status.action_id, status.pid)
-        if before is None or before == now:
-            return
-        if before[0] == now[0] and host not in self._told:
-            self._tell_restart(self._hands.record(host), f" (process {before[1]})")
-        self._told.discard(host)
+    def tell(self, host: str, status: AgentStatus, site: Site) -> None:
+        """Tell that it was started again, and why as far as its host knows that. Raises JournalError alone."""
+        try:
+            agent = site.machines.machine(host).probe().agent
+        except HostFailure:
+            agent = None
+        if self._is_new(host, status.action_id, status.pid):
+            how = agent.last_end if agent is not None and agent.action_id == status.action_id else ""
+            self._tell_restart(self._hands.record(host), status.pid, how)
+
+    def _is_new(self, host: str, action_id: str, pid: int) -> bool:
+        """Whether this is one more process of a start that is known."""
+        if host not in self._met or self._met[host][0] != action_id:
+            self._met[host] = (action_id, {pid})
+        return pid not in self._met[host][1]
 
     def inspect(self, host: str, site: Site) -> None:
         """Record what the host is found to be. Raises JournalError alone."""
@@ -88,9 +96,16 @@ class Inspector:
                     host, HostState.OFF, "reachable again", error=None, retry_at=0.0, action_id=None
                 )
                 return
+            if agent is not None and agent.rebooted:
+                machine.stop(grace_s=0.0)  # what its supervision left on the disk
+                self._give_up(
+                    record, f"{host}: the machine was rebooted, and its agent ended with it.", gone=True
+                )
+                return
             tail = machine.tail(3).strip().replace("\n", " | ")
             machine.stop(grace_s=0.0)  # what it left behind, its worker for one
-            self._give_up(record, f"{host}: the agent died. Its last words: {tail}", gone=True)
+            how = f" ({agent.last_end})" if agent is not None and agent.last_end else ""
+            self._give_up(record, f"{host}: the agent died{how}. Its last words: {tail}", gone=True)
             return
         if record.action_id == UNKNOWN_ACTION:
             self._adopt(record, agent, site)
@@ -119,16 +134,17 @@ class Inspector:
             self._give_up(record, f"{host}: the agent {verdict}: {why}", gone=True)
 
     def _tell_restarts(self, record: HostRecord, agent: AgentProcess) -> None:
-        told = self._restarts.get(record.name)
-        now = (agent.action_id, agent.restarts)
-        if agent.restarts and now != told:
-            self._told.add(record.name)
-            self._tell_restart(record, f" ({agent.last_end})" if agent.last_end else "")
-        self._restarts[record.name] = now
+        if not agent.pid:
+            return  # its supervisor waits; the process that comes is told
+        first = record.name not in self._met or self._met[record.name][0] != agent.action_id
+        if self._is_new(record.name, agent.action_id, agent.pid) or (first and agent.restarts):
+            self._tell_restart(record, agent.pid, agent.last_end)
 
-    def _tell_restart(self, record: HostRecord, how: str) -> None:
-        """Its supervisor on the host is quicker than we are; that it had to act is told all the same."""
-        text = f"{record.name}: the agent ended{how} and was started again by its supervisor on the host"
+    def _tell_restart(self, record: HostRecord, pid: int, how: str) -> None:
+        """Its supervisor on the host is quicker than we are; that it had to act is told all the same, once."""
+        self._met[record.name][1].add(pid)
+        ended = f" ({how})" if how else ""
+        text = f"{record.name}: the agent ended{ended} and was started again by its supervisor on the host"
         self._hands.journal.record(self._hands.clock.now(), "restarted", text, record.pool, record.name)
 
     def _is_on_for_nothing(self, host: str, site: Site) -> bool:

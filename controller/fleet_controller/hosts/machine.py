@@ -57,7 +57,7 @@ class AgentProcess:
     """The agent that a host last ran. `port` 0: it does not listen yet. Not `alive`: it died without being stopped.
 
     Alive is also one that its supervisor is about to start again (`pid` 0 then). `restarts`: how often it did so since
-    the start; `last_end`: how the agent ended last, in words.
+    the start; `last_end`: how the agent ended last, in words. `rebooted`: it ran before the machine was started again.
     """
 
     pid: int
@@ -67,6 +67,7 @@ class AgentProcess:
     release: str
     restarts: int = 0
     last_end: str = ""
+    rebooted: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Machine:
                 release=printable(str(agent["release"])),
                 restarts=int(agent["restarts"]),
                 last_end=printable(str(agent["last_end"])),
+                rebooted=not agent["alive"] and agent.get("boot_id") not in (None, answer["boot_id"]),
             )
         return Probe(printable(answer["boot_id"]), printable(answer["machine_id"]), agent)
 

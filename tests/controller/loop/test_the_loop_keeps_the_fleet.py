@@ -69,6 +69,10 @@ def test_a_killed_agent_is_started_again_by_its_supervisor_under_the_same_action
     os.kill(pid, signal.SIGKILL)
     one.until(lambda: set(one.starts().values()) == {2}, "its supervisor was quicker")
     one.until(lambda: one.count("ready") == 1 and one.agents().get("a") not in (None, [pid]), "ready again")
+    one.until(lambda: one.events("restarted"), "told")
+    [told] = one.events("restarted")
+    words = "a: the agent ended (killed by signal 9) and was started again by its supervisor on the host"
+    assert told.reason == words
     assert not one.events("failed")
 
 
@@ -84,6 +88,22 @@ def test_an_agent_whose_supervisor_died_too_is_told_and_started_again(fleet: Mak
     assert failed.reason == "its agent is gone"
     assert failed.data["error"].startswith("a: the agent died. Its last words:")
     assert len(one.starts()) == 2
+
+
+def test_an_agent_that_ended_with_its_machine_is_told_so_and_started_again(fleet: MakeFleet) -> None:
+    one = up(fleet(hosts=1))
+    [pid] = one.agents()["a"]
+    [file] = one.folder.rglob("run/agent.json")
+    run = json.loads(file.read_text())
+    file.write_text(json.dumps({**run, "boot_id": "00000000-0000-0000-0000-000000000000"}))
+    for supervisor in one.supervisors():
+        os.kill(supervisor, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    one.until(lambda: one.events("failed"), "failed")
+    assert (
+        one.events("failed")[0].data["error"] == "a: the machine was rebooted, and its agent ended with it."
+    )
+    one.until(lambda: one.count("ready") == 1 and one.agents().get("a") not in (None, [pid]), "ready again")
 
 
 @pytest.mark.slow

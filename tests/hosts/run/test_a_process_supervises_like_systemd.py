@@ -46,6 +46,7 @@ class Supervised:
         spec = {
             "argv": [sys.executable, "-I", "-S", "-c", code], "env": {}, "log": str(self.log), "log_limit": 1 << 20,
             "run_file": str(folder / "agent.json"), "state": str(self.state_file), "rlimits": {}, "group": None,
+            "out_of_memory": "out of memory",
             "crashes": 4, "window_s": 60, "hopeless": 2, "first_s": 0.05, "longest_s": 10, **changes,
         }  # fmt: skip
         (folder / "spec.json").write_text(json.dumps(spec))
@@ -143,6 +144,29 @@ def test_what_it_leaves_behind_stays_below_the_program(supervised: Callable[...,
     assert one.process.poll() is None, "it stays, or nobody would find that one"
     left[0].send(signal.SIGKILL)
     assert one.process.wait(10) == 0
+
+
+def test_an_end_for_memory_is_told_apart_from_another_kill(
+    supervised: Callable[..., Supervised], tmp_path: Path
+) -> None:
+    """The kernel's count stands in a file here: no test may need a control group with a memory controller."""
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / "memory.events").write_text("oom 1\noom_kill 3\n")
+    kill = "if len(open({starts!r}).readlines()) == 2:\n    {count}\nos.kill(os.getpid(), 9)"
+    count = f"open({str(group / 'memory.events')!r}, 'w').write('oom 2\\noom_kill 4\\n')"
+    one = supervised(
+        kill.format(starts=str(tmp_path / "starts"), count=count),
+        group=str(group), out_of_memory="out of memory: so it is", crashes=3,
+    )  # fmt: skip
+    assert one.process.wait(30) == 1
+    told = [
+        line.partition("(")[2].partition(")")[0]
+        for line in one.log.read_text().splitlines()
+        if "it is started again" in line
+    ]
+    assert told == ["killed by signal 9", "out of memory: so it is"]
+    assert one.state()["last"] == "killed by signal 9"
 
 
 def test_limits_of_a_process_hold(supervised: Callable[..., Supervised]) -> None:

@@ -25,6 +25,7 @@ def unit(**changes: Any) -> str:
         "title": "fleetctl agent of host gpu-a in fleet demo",
         "argv": ["/bin/true", "-m", "fleet_agent"],
         "environment": "/opt/fleet/run/environment",
+        "ended": "/opt/fleet/run/ended",
         "folder": "/opt/fleet/run",
         "user": "ops",
         "drain_s": 30.0,

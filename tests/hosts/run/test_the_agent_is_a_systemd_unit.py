@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -124,6 +125,7 @@ def test_systemd_starts_it_again_after_kill_9_where_it_was(hand: Callable[..., H
     assert soon(lambda: one.agent().pid not in (0, run.pid))
     agent = one.agent()
     assert (agent.alive, agent.port, agent.action_id, agent.restarts) == (True, run.port, "a1", 1)
+    assert agent.last_end == "killed by signal 9"
     assert one.start().pid == agent.pid, "this action's agent is found"
     with pytest.raises(HostFailure) as caught:
         one.start("a2")
@@ -131,6 +133,28 @@ def test_systemd_starts_it_again_after_kill_9_where_it_was(hand: Callable[..., H
     stopped = one.machine.stop(5)
     assert stopped.was_running
     assert one.machine.probe().agent is None
+
+
+def test_one_that_uses_more_memory_than_it_may_is_killed_started_again_and_told(
+    hand: Callable[..., Hand],
+) -> None:
+    one = hand(agent={"limits": {"memory": "100MiB"}}, bursts=300)
+    if why := one.host.limit_memory():
+        pytest.skip(why)
+    run = one.start()
+    with socket.create_connection(("127.0.0.1", run.port), 10):
+        pass
+    assert soon(lambda: one.agent().restarts == 1 and one.agent().port == run.port, 30)
+    assert soon(lambda: one.agent().pid not in (0, run.pid), 30)
+    agent = one.agent()
+    assert agent.alive
+    assert agent.last_end == "out of memory: the limit agent.limits.memory 100 MiB was reached"
+    # the next one ends otherwise, and that is not called so
+    one.host.run("kill", "-9", str(agent.pid))
+    assert soon(lambda: one.agent().restarts == 2 and one.agent().pid not in (0, agent.pid), 30)
+    assert one.agent().last_end == "killed by signal 9"
+    assert one.machine.stop(5).was_running
+    assert one.host.run("ls", "/home/ops/.fleetctl/test/h1/run/ended").returncode != 0
 
 
 def test_one_that_ignores_sigterm_is_killed_and_proven_gone(hand: Callable[..., Hand]) -> None:
@@ -252,7 +276,7 @@ def test_after_a_reboot_the_machine_starts_nothing_and_the_controller_does(hand:
     probe = again.machine.probe()
     assert probe.boot_id != before
     assert probe.agent is not None
-    assert not probe.agent.alive
+    assert (probe.agent.alive, probe.agent.rebooted) == (False, True)
     assert not any("fleet_agent" in command for command in again.commands())
     assert again.start("a2").action_id == "a2"
     assert again.agent().pid != 0

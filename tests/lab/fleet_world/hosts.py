@@ -29,6 +29,7 @@ class Agent:
     port: int
     born: float
     ready_at: float
+    boot: int = 1
     alive: bool = True
     hung: bool = False
     failed: bool = False
@@ -110,7 +111,14 @@ class Host:
         agent = self.agent
         found = None
         if agent is not None:
-            found = AgentProcess(agent.pid, agent.alive, agent.port, agent.action_id, agent.release)
+            found = AgentProcess(
+                agent.pid,
+                agent.alive,
+                agent.port,
+                agent.action_id,
+                agent.release,
+                rebooted=not agent.alive and agent.boot != self.boot,
+            )
         return Probe(str(self.boot), self.name, found)
 
     def install(self, key: str) -> Installed:
@@ -149,7 +157,7 @@ class Host:
         self.launches[action_id] = self.launches.get(action_id, 0) + 1
         self.log.add(now, self.name, "launch", action=action_id, release=key)
         ready_at = now + self.load_s * self.dice.uniform(0.8, 1.2)
-        self.agent = Agent(self._pids, action_id, key, 9400, now, ready_at, fed=now)
+        self.agent = Agent(self._pids, action_id, key, 9400, now, ready_at, boot=self.boot, fed=now)
         if self.starts_fail:
             if self.dice.random() < 0.5:
                 self.agent_ends("exits")

@@ -14,6 +14,7 @@ from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.processes import Process, all_processes, below, boot_id, process
 from fleet_controller.hosts.keeper.speech import Trouble
 from fleet_controller.hosts.keeper.supervision.contract import Launch, State
+from fleet_controller.hosts.keeper.supervision.ends import out_of_memory
 from fleet_controller.hosts.keeper.supervision.group import Group
 from fleet_controller.hosts.keeper.supervision.unit import CRASHES, HOPELESS, WINDOW_S
 
@@ -45,6 +46,7 @@ class Plain:
             if made
             else [key for key in LIMITS if what.limits.get(key) is not None]
         )
+        out = out_of_memory(None if "memory" in unset else what.limits.get("memory"))
         limits: dict[str, Any] = {}
         if what.limits.get("open_files") is not None:
             limits["RLIMIT_NOFILE"] = what.limits["open_files"]
@@ -61,6 +63,7 @@ class Plain:
             "state": self._state,
             "rlimits": limits,
             "group": self._group.path if made else None,
+            "out_of_memory": out,
             "crashes": CRASHES,
             "window_s": WINDOW_S,
             "hopeless": HOPELESS,

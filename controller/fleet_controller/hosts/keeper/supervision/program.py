@@ -7,7 +7,8 @@ the agent leaves behind becomes its child (PR_SET_CHILD_SUBREAPER, prctl(2)), so
 it stays until the last of them is gone.
 
 SPEC is a JSON file: argv, env, folder, log, log_limit, run_file, state, rlimits {name: value}, group (a folder of
-cgroup v2, or null), crashes, window_s, hopeless, first_s, longest_s. `state` is written at each change.
+cgroup v2, or null), out_of_memory (what to call an end for memory), crashes, window_s, hopeless, first_s, longest_s.
+`state` is written at each change.
 """
 
 from __future__ import annotations
@@ -124,6 +125,14 @@ class Keeper:
                 self.child = 0
                 return status
 
+    def killed_for_memory(self) -> int:
+        """How many of the group's processes the kernel has killed for memory; 0 where nobody counts."""
+        try:
+            with open(os.path.join(self.spec["group"] or "", "memory.events")) as file:
+                return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+        except (OSError, ValueError, IndexError):
+            return 0
+
     def listened(self, pid: int) -> bool:
         try:
             with open(self.spec["run_file"]) as file:
@@ -146,6 +155,7 @@ class Keeper:
         spec = self.spec
         once = False
         while not self.stopping:
+            killed = self.killed_for_memory()
             self.launch()
             if self.stopping:
                 self.hand_on()
@@ -156,6 +166,8 @@ class Keeper:
             self.last = f"exit status {code}"
             if os.WIFSIGNALED(status):
                 self.last = f"killed by signal {os.WTERMSIG(status)}"
+                if os.WTERMSIG(status) == signal.SIGKILL and self.killed_for_memory() > killed:
+                    self.last = spec["out_of_memory"]
             once = once or self.listened(pid)
             if self.stopping or code == 0:
                 break

@@ -14,6 +14,7 @@ from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.processes import Process, all_processes
 from fleet_controller.hosts.keeper.speech import Trouble
 from fleet_controller.hosts.keeper.supervision.contract import Launch, State
+from fleet_controller.hosts.keeper.supervision.ends import noted_words, number, out_of_memory
 from fleet_controller.hosts.keeper.supervision.unit import (
     UnitSpec,
     environment_text,
@@ -23,7 +24,7 @@ from fleet_controller.hosts.keeper.supervision.unit import (
 )
 
 SECONDS = 30.0
-SHOWN = "LoadState,ActiveState,SubState,MainPID,NRestarts,Result,ExecMainCode,ExecMainStatus,ControlGroup"
+SHOWN = "LoadState,ActiveState,SubState,MainPID,NRestarts,Result,ExecMainCode,ExecMainStatus,ControlGroup,MemoryMax"
 # Of a login's environment, what belongs to the login.
 OF_THE_LOGIN = ("SSH_", "XDG_SESSION_", "DBUS_", "SUDO_")
 NOT_FOR_UNITS = frozenset(
@@ -52,6 +53,7 @@ class Systemd:
         self.root = root
         self.name = unit_name(*place.owner.split("/")[:2])
         self._environment = os.path.join(place.run, "environment")
+        self._ended = os.path.join(place.run, "ended")
         self._group = os.path.join(place.run, "group")
         self._file = os.path.join(self._units(), self.name)
 
@@ -68,6 +70,7 @@ class Systemd:
             "fleetctl agent of host {1} in fleet {0}".format(*self._place.owner.split("/")[:2]),
             what.argv,
             self._environment,
+            self._ended,
             self._place.run,
             getpass.getuser() if self.root is not None else "",
             what.drain_s,
@@ -90,6 +93,7 @@ class Systemd:
             if not name.startswith(OF_THE_LOGIN) and name not in NOT_FOR_UNITS
         }
         write(self._environment, environment_text(env))
+        remove(self._ended)
         if self.root is None:
             folder(self._units())
             write(self._file, text, 0o644)
@@ -148,7 +152,7 @@ class Systemd:
         shown = self._shown()
         active = shown.get("ActiveState")
         alive = active in ("active", "activating", "reloading", "deactivating")
-        return State(alive, int(shown.get("NRestarts") or 0), ended(shown))
+        return State(alive, int(shown.get("NRestarts") or 0), ended(shown, read(self._ended)))
 
     def program_pid(self) -> int:
         return 0
@@ -180,7 +184,7 @@ class Systemd:
             else:
                 self._must(self.root.run(["rm", "-f", "--", self._file]), "removing the unit")
             self._change("daemon-reload")
-        for path in (self._environment, self._group):
+        for path in (self._environment, self._ended, self._group):
             remove(path)
 
     def _shown(self) -> dict[str, str]:
@@ -215,12 +219,15 @@ class Systemd:
             )
 
 
-def ended(shown: dict[str, str]) -> str:
-    """How its main process ended last, in words; "" while the first one runs."""
+def ended(shown: dict[str, str], noted: str) -> str:
+    """How its main process ended last, in words; "" while the first one runs. `noted`: what the unit wrote then."""
+    limit = number(shown.get("MemoryMax")) or None  # "infinity": none
+    if words := noted_words(noted, limit):
+        return words
     status = shown.get("ExecMainStatus", "0")
     code = shown.get("ExecMainCode", "0")
     if shown.get("Result") == "oom-kill":
-        return "killed by the kernel: it used more memory than it may"
+        return out_of_memory(limit)
     if code in SIGNALLED:
         return f"killed by signal {status}"
     if code == "1":

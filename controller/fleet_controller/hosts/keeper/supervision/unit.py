@@ -10,6 +10,19 @@ PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 HOMES = ("/home/", "/root/", "/run/user/")
 # The agent says with this status that its configuration can't be used: no further try will go better.
 HOPELESS = 2
+# Run in the agent's own control group when it has ended, with EXIT_CODE and EXIT_STATUS (systemd.exec(5)): how it ended
+# and how many of its processes the kernel killed for memory go into the file $1. systemd forgets the one at the next
+# start, and with OOMPolicy=continue does not tell the other. One line, as a unit needs it.
+NOTE_END = (
+    'exec > "$1.part"; echo "code $EXIT_CODE"; echo "status $EXIT_STATUS"; '
+    "while IFS=: read -r number kinds path; do "
+    'case ",$kinds," in '
+    ',,) file="/sys/fs/cgroup$path/memory.events" ;; '
+    '*,memory,*) file="/sys/fs/cgroup/memory$path/memory.oom_control" ;; '
+    "*) continue ;; esac; "
+    'test -r "$file" && cat "$file"; '
+    'done < /proc/self/cgroup; mv -f "$1.part" "$1"'
+)
 # As the controller reckons: so many crashes within this time and nobody tries any more; calm for so long is forgiven.
 CRASHES = 5
 WINDOW_S = 1800
@@ -67,9 +80,9 @@ def environment_text(env: dict[str, str]) -> str:
 class UnitSpec:
     """What goes into a unit.
 
-    `environment`: a file, for what units say everybody may read. `user` "": of a user manager. `limits`: memory
-    (bytes), cpus, tasks, open_files, each may be None. `needed`: paths that the agent reads; `writable`: paths that it
-    writes. `port` under 1024 needs a capability. `contained`: the host is a container.
+    `environment`: a file, for what units say everybody may read. `ended`: a file for how it ended last. `user` "": of
+    a user manager. `limits`: memory (bytes), cpus, tasks, open_files, each may be None. `needed`: paths that the agent
+    reads; `writable`: paths that it writes. `port` under 1024 needs a capability. `contained`: the host is a container.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class UnitSpec:
         title: str,
         argv: list[str],
         environment: str,
+        ended: str,
         folder: str,
         user: str,
         drain_s: float,
@@ -89,6 +103,7 @@ class UnitSpec:
         self.title = title
         self.argv = argv
         self.environment = environment
+        self.ended = ended
         self.folder = folder
         self.user = user
         self.drain_s = drain_s
@@ -97,6 +112,11 @@ class UnitSpec:
         self.writable = writable
         self.port = port
         self.contained = contained
+
+
+def note_end(path: str) -> list[str]:
+    """The command that does NOTE_END."""
+    return ["/bin/sh", "-c", NOTE_END, "sh", path]
 
 
 def unit_text(spec: UnitSpec) -> str:
@@ -114,6 +134,7 @@ def unit_text(spec: UnitSpec) -> str:
         "[Service]",
         "Type=exec",
         "ExecStart=" + " ".join(quoted(word, command=True) for word in spec.argv),
+        "ExecStopPost=-" + " ".join(quoted(word, command=True) for word in note_end(spec.ended)),
         "WorkingDirectory=" + path_of(spec.folder),
         "EnvironmentFile=" + path_of(spec.environment),
         *([f"User={spec.user}"] if spec.user else []),
