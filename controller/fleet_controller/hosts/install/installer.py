@@ -184,7 +184,7 @@ class Installer:
         for weights in release.weights:
             if state["weights"][weights.sha256] == "missing" and weights.sha256 not in seen:
                 seen.add(weights.sha256)
-                parcels.append(self._weights_parcel(weights, state, say))
+                parcels.append(self._weights_parcel(weights, release, state, say))
         if lock is not None and not (state["environment"] and state["noted"] == environment):
             have = set(state["wheels"])
             parcels += [
@@ -194,11 +194,23 @@ class Installer:
             ]
         return parcels, archive
 
-    def _weights_parcel(self, weights: WeightsFile, state: dict[str, Any], say: Say) -> _Parcel:
+    def _weights_parcel(
+        self, weights: WeightsFile, release: Release, state: dict[str, Any], say: Say
+    ) -> _Parcel:
+        try:
+            data = self._stock.weights.get(weights, say)
+        except HostFailure as failure:
+            if release.packed is None:
+                raise
+            raise HostFailure(
+                failure.host,
+                failure.kind,
+                f"{failure.cause}. Release {release.key}, to which its pool was sent back, needs them as they "
+                f"were, and {self._host} has no copy",
+                "Bring them back to that place, or follow fleet.yaml again: fleetctl rollback --clear",
+            ) from failure
         path = f"{state['shared']}/weights/{weights.sha256}/file"
-        return _Parcel(
-            f"weights {Path(weights.path).name}", self._stock.weights.get(weights, say), path, weights.sha256
-        )
+        return _Parcel(f"weights {Path(weights.path).name}", data, path, weights.sha256)
 
     def _wheel_parcel(
         self, wheel: Wheel, release: Release, lock: Lock, state: dict[str, Any], say: Say
@@ -260,7 +272,7 @@ class Installer:
             left = [one for one in left if one.sha256 in answer["damaged"]]
             if left and turn == _ROUNDS - 1:
                 raise self._rots(f"weights {left[0].path}")
-            parcels = [self._weights_parcel(one, state, say) for one in left]
+            parcels = [self._weights_parcel(one, release, state, say) for one in left]
             sent += self._send(parcels, int(state["free"]), say)
             arrived = {one.sha256 for one in parcels}
         return sent
