@@ -47,12 +47,13 @@ def errand(args: dict[str, Any]) -> dict[str, Any]:
             while (agent is None or not agent.alive()) and own.agents_living() and time.monotonic() < until:
                 time.sleep(0.02)
         killed = end(own, supervision)
+        # Before what may fail: a supervisor that was frozen would be waited for by the next try.
+        supervision.clear()
         config = read_json(place.config) or {}
         notes = prove_free(place, own.seen, str(config.get("device", "cpu")))
         port = run.get("port")
         if isinstance(port, int) and run.get("boot_id") == boot_id():
             prove_closed(port)
-        supervision.clear()
         for path in (place.run_file, asked(place), os.path.join(place.run, "token"), noted(place)):
             remove(path)
     return {"was_running": running, "killed": killed, "port": port or 0, "notes": notes}
