@@ -41,8 +41,9 @@ def down(
     """Drain and stop every host that runs, then the controller, then the balancer.
 
     With --limit only these hosts: they stay off until `fleetctl up`, and the fleet goes on without them. Asks before it
-    does so; where there is no terminal to ask on, it wants --yes. Hosts that can't be reached are told and left (exit
-    code 3); `fleetctl down` again tries them once more.
+    does so; where there is no terminal to ask on, it wants --yes. Hosts that can't be reached are switched off where
+    they have power control; those that are not proved to be off are told and left (exit code 3, or 4);
+    `fleetctl down` again tries them once more.
     """
     fleet = Fleet.of(ctx)
     hosts = limit_of(fleet.spec, limit)

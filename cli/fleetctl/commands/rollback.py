@@ -154,6 +154,8 @@ def _show(earlier: EarlierReleases, wanted: dict[str, Release], form: Form) -> N
         typer.echo(document({"schema": SCHEMA, "pools": rows}, form))
         return
     for row in rows:
-        typer.echo(clean(f"{row['pool']}: runs {row['in_force']}, fleet.yaml asks for {row['wanted']}"))
+        typer.echo(
+            clean(f"{row['pool']}: {row['in_force']} is in force, fleet.yaml asks for {row['wanted']}")
+        )
         for key in reversed(row["served"]):
             typer.echo(clean(f"  served with {key}"))
