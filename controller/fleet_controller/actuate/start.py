@@ -12,6 +12,7 @@ from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.machine import AgentProcess, Machine, Probe
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
+from fleet_controller.records import UNKNOWN_ACTION
 from fleet_controller.spec import LatencyTarget, ModelSpec
 from fleet_wire.agent import RunFile
 
@@ -87,8 +88,10 @@ def _launch(action: Action, machine: Machine, found: AgentProcess | None, site: 
     """Have one agent of the wanted release run there: the one that does already, or a new one."""
     pool = site.pool(hands.record(action.host))
     release = site.releases[pool.name]
-    hands.move(action.host, HostState.INSTALLING, action.reason)
     ours = found is not None and found.action_id == action.id
+    # Until it is proved gone, or taken over: this host is not one on which nothing of ours runs.
+    foreign = {} if found is None or ours else {"action_id": UNKNOWN_ACTION}
+    hands.move(action.host, HostState.INSTALLING, action.reason, **foreign)
     if found is not None and not ours and found.alive and found.release == release.key and found.port:
         # an agent of ours that the journal had lost: it is taken over, not doubled
         hands.move(action.host, HostState.STARTING, action.reason)

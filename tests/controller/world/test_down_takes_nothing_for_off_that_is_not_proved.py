@@ -1,13 +1,15 @@
-"""A host that SSH does not reach, in the whole loop: off once its power control has proved it, and not before."""
+"""`down` in the whole loop: a host is off once that is proved, by its power control where SSH does not reach it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fleet_world.fate import with_scaling
-from fleet_world.hosts import Host
+from fleet_world.hosts import Agent, Host
 from fleet_world.world import World
 
+from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.machine import Stopped
 from fleet_controller.lifecycle import HostState
 from fleet_controller.spec import FleetSpec
 
@@ -96,3 +98,28 @@ def test_one_that_comes_into_reach_when_nobody_needs_it_any_more_is_switched_off
     until(world, lambda: state(world) is HostState.OFF)
     world.close()
     assert not host.up
+
+
+def test_an_agent_that_no_start_knows_and_that_does_not_end_is_never_taken_for_off(fleet_of: FleetOf) -> None:
+    spec = with_scaling(fleet_of(1), min_servers=1, max_servers=1)
+    world = World(spec, 4, power=False)
+    world.lowest_floor(1)
+    host = world.hosts["h01"]
+    host.agent = Agent(99, "of a lost state store", "release-0", 9400, 0.0, 0.0)
+    stop = host.stop
+
+    def held(grace_s: float) -> Stopped:
+        raise HostFailure("h01", "stop", "process 99 does not end", "See why")
+
+    host.stop = held  # type: ignore[method-assign]
+    world.begin()
+    until(world, lambda: "h01" in world.store.hosts and world.store.hosts["h01"].state is HostState.FAILED)
+    world.ask("down")
+    world.run(world.baton.now + 60.0)
+    assert host.agent.alive and world.store.hosts["h01"].state is HostState.FAILED
+    assert "process 99 does not end" in (world.store.hosts["h01"].error or "")
+    host.stop = stop  # type: ignore[method-assign]
+    world.ask("down")
+    until(world, lambda: world.store.hosts["h01"].state is HostState.OFF)
+    world.close()
+    assert host.agent is None
