@@ -69,7 +69,7 @@ test-netns test-netns-all: environment test-tools
 test-systemd: environment test-tools ## the agent as a unit of a real systemd, in containers (root; makes .venv/rootfs, a minute)
 	@make/packages.sh debootstrap systemd-nspawn
 	@$(BIN)/python tests/lab/rootfs.py
-	@$(BIN)/python -m pytest -m systemd -rA $(if $(T),$(T),tests/hosts/run)
+	@$(BIN)/python -m pytest -m systemd -rA $(if $(T),$(T),tests/hosts/run tests/fleet)
 
 .PHONY: test-vm
 test-vm: environment test-tools ## bare Debian VMs of a real libvirt: installed offline, serving, scaled, switched off (root, half an hour)

@@ -20,7 +20,8 @@ MACHINE = "killed by the kernel: the machine was out of memory"
     ("noted", "limit", "words"),
     [
         ("", LIMIT, ""),
-        ("code \nstatus \n", LIMIT, ""),
+        ("status \ncode \n", LIMIT, ""),
+        ("oom_kill 1\nstatus KILL\n", LIMIT, ""),
         ("code exited\nstatus 7\noom_kill 1\n", LIMIT, "exit status 7"),
         ("code killed\nstatus KILL\n", LIMIT, "killed by signal 9"),
         ("code killed\nstatus KILL\noom 0\noom_kill 0\n", LIMIT, "killed by signal 9"),
@@ -49,5 +50,5 @@ def test_the_units_shell_notes_the_end(tmp_path: Path) -> None:
     file.parent.mkdir()
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert file.read_text().startswith("code killed\nstatus KILL\n")
+    assert file.read_text().endswith("status KILL\ncode killed\n")
     assert list(file.parent.iterdir()) == [file]

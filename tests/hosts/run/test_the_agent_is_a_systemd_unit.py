@@ -163,7 +163,7 @@ def test_one_that_ignores_sigterm_is_killed_and_proven_gone(hand: Callable[..., 
     pid = one.host.outer_pid(run.pid)
     stopped = one.machine.stop(0.5)
     assert stopped.was_running
-    assert [f"pid {run.pid} " in name for name in stopped.killed] == [True]
+    assert [f"pid {run.pid} " in name for name in stopped.killed] == [True], stopped.killed
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -38,7 +38,7 @@ exec unshare --mount --fork --kill-child=KILL sh -c '
 mount --make-rprivate /
 mount -t overlay overlay -o lowerdir={rootfs},upperdir={disk}/upper,workdir={disk}/work {merged}
 exec systemd-nspawn -q -D {merged} --machine={machine} --hostname={name} --boot --register=no --keep-unit \\
-    --console=pipe --link-journal=no'
+    --console=pipe --link-journal=no {binds}'
 """
 
 
@@ -67,6 +67,8 @@ class SystemdHost(Host):
         )
         super().__init__(name, folder, "127.0.0.1", port, client_key, mark)
         self._mounted = self._disk
+        # Folders of this machine that it sees, read-only: where it sees them -> where they are.
+        self.binds: dict[str, Path] = {}
         self._machine = "fl" + mark.replace("/", "").replace("-", "")[-10:] + name
         # One for each hierarchy of version 1, or below the one of version 2.
         self._groups = [file.parent / self._machine for file in sorted(GROUPS.glob("*/cgroup.procs"))]
@@ -105,6 +107,7 @@ class SystemdHost(Host):
             merged=self.folder / "merged",
             machine=self._machine,
             name=self.name,
+            binds=" ".join(f"--bind-ro={there}:{here}" for here, there in self.binds.items()),
         )
         (self.folder / "boot").write_text(text)
         return ["/bin/sh", str(self.folder / "boot")]

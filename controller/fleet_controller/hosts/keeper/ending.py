@@ -40,7 +40,12 @@ class Own:
 
     def agents_living(self) -> list[Process]:
         """Those that live now, without the supervising program: it ends after them."""
-        return [one for one in self.living() if one.pid != self._supervision.program_pid()]
+        living = self.living()
+        if not living:
+            return []
+        # Asked after who lives, so that one that came in between is known; who has ended since needs no name.
+        program = self._supervision.program_pid()
+        return [one for one in living if one.pid != program and one.alive()]
 
     def add(self, one: Process) -> None:
         self._add([one])

@@ -55,7 +55,7 @@ class Supervision(Protocol):
         """As it is now."""
 
     def program_pid(self) -> int:
-        """The pid of a supervising program of ours; 0: none."""
+        """The pid of a program of ours beside the agent, that ends by itself after it; 0: none."""
 
     def members(self) -> list[Process]:
         """Every living process below it that this form can know."""

@@ -24,7 +24,10 @@ from fleet_controller.hosts.keeper.supervision.unit import (
 )
 
 SECONDS = 30.0
-SHOWN = "LoadState,ActiveState,SubState,MainPID,NRestarts,Result,ExecMainCode,ExecMainStatus,ControlGroup,MemoryMax"
+SHOWN = (
+    "LoadState,ActiveState,SubState,MainPID,NRestarts,Result,ExecMainCode,ExecMainStatus,ControlPID,ControlGroup,"
+    "MemoryMax"
+)
 # Of a login's environment, what belongs to the login.
 OF_THE_LOGIN = ("SSH_", "XDG_SESSION_", "DBUS_", "SUDO_")
 NOT_FOR_UNITS = frozenset(
@@ -155,7 +158,8 @@ class Systemd:
         return State(alive, int(shown.get("NRestarts") or 0), ended(shown, read(self._ended)))
 
     def program_pid(self) -> int:
-        return 0
+        """Of the shell that notes how the agent ended."""
+        return int(self._shown().get("ControlPID") or 0) if self._ours() else 0
 
     def members(self) -> list[Process]:
         """By its control group, whose name is kept: systemd forgets it while a process that hangs is still in it."""

@@ -12,16 +12,18 @@ HOMES = ("/home/", "/root/", "/run/user/")
 HOPELESS = 2
 # Run in the agent's own control group when it has ended, with EXIT_CODE and EXIT_STATUS (systemd.exec(5)): how it ended
 # and how many of its processes the kernel killed for memory go into the file $1. systemd forgets the one at the next
-# start, and with OOMPolicy=continue does not tell the other. One line, as a unit needs it.
+# start, and with OOMPolicy=continue does not tell the other. One line, as a unit needs it; one process, which systemd
+# names while it runs (ControlPID), or a stop would take its children for the agent's. `code` comes last: what has none
+# is not whole.
 NOTE_END = (
-    'exec > "$1.part"; echo "code $EXIT_CODE"; echo "status $EXIT_STATUS"; '
+    'exec > "$1"; '
     "while IFS=: read -r number kinds path; do "
     'case ",$kinds," in '
     ',,) file="/sys/fs/cgroup$path/memory.events" ;; '
     '*,memory,*) file="/sys/fs/cgroup/memory$path/memory.oom_control" ;; '
     "*) continue ;; esac; "
-    'test -r "$file" && cat "$file"; '
-    'done < /proc/self/cgroup; mv -f "$1.part" "$1"'
+    'test -r "$file" || continue; while read -r line; do echo "$line"; done < "$file"; '
+    'done < /proc/self/cgroup; echo "status $EXIT_STATUS"; echo "code $EXIT_CODE"'
 )
 # As the controller reckons: so many crashes within this time and nobody tries any more; calm for so long is forgiven.
 CRASHES = 5
