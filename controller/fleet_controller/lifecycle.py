@@ -21,6 +21,8 @@ class HostState(StrEnum):
 
 # So many failures in a row, and a host is quarantined: left alone for long.
 QUARANTINE_AFTER = 5
+# Why one is quarantined at its first failure: the words in its error.
+UNPROVEN = "it is not proven to be free"
 
 _S = HostState
 

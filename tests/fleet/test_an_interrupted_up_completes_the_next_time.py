@@ -22,7 +22,7 @@ from fleet_lab.lab import Lab
 if TYPE_CHECKING:
     from conftest import Fleet
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(400)]
 
 REPO = Path(__file__).resolve().parents[2]
 PADDING = 1_500_000

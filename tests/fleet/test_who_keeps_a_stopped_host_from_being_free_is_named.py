@@ -22,7 +22,7 @@ from fleet_lab.lab import Lab
 if TYPE_CHECKING:
     from conftest import Fleet
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(400)]
 
 REPO = Path(__file__).resolve().parents[2]
 # Another address of loopback: the agent has its own one still, and a port is not free while anybody listens on it.
@@ -104,7 +104,9 @@ def test_a_stranger_on_the_port_is_shown_and_nothing_is_started_until_it_is_gone
     assert done.returncode == 3, done.stderr
     seen_in(named, "scale", done.stderr)
     seen_in(named, "status", fleet.cli("status"))
-    seen_in(named, "hosts describe", fleet.cli("hosts", "describe", held))
+    page = fleet.cli("hosts", "describe", held)
+    seen_in((*named, "it is not proven to be free; next try in"), "hosts describe", page)
+    assert "failures in a row" not in page, "it was one stop"
     seen_in(named, "events", fleet.cli("events"))
     shown = fleet.hosts()[held]
     assert shown["quarantined"]
@@ -126,7 +128,7 @@ def test_a_stranger_on_the_port_is_shown_and_nothing_is_started_until_it_is_gone
 
     go(strangers[held])
     fleet.cli("uncordon", held)
-    fleet.wait_ready(2)
+    fleet.wait_ready(2, timeout_s=120)
     assert fleet.hosts()[held]["error"] is None
 
     stranger = squat(port_of(fleet, held))
@@ -134,6 +136,7 @@ def test_a_stranger_on_the_port_is_shown_and_nothing_is_started_until_it_is_gone
     done = fleet.run("down", "--yes")
     assert done.returncode == 3, done.stderr
     seen_in(named, "down", done.stderr)
+    assert f"still to be stopped: {held}; nothing tries that again while the fleet is down" in done.stderr
     assert "partly down" in done.stderr
     assert [host.left() for host in hosts.values()] == [[], []]
     seen_in(named, "status after down", fleet.cli("status"))

@@ -157,6 +157,8 @@ class _Going:
             {name: str(host.get("error") or host.get("reason")) for name, host in broken.items()}, sys.stderr
         )
         render.unproven([name for name, host in broken.items() if host["state"] == "unreachable"], sys.stderr)
+        if not self._limited:
+            render.held([name for name, host in broken.items() if host["state"] == "failed"], sys.stderr)
         render.unfinished(told, sys.stderr)
         code = falling.exit_code(status, late)
         if late:

@@ -36,6 +36,18 @@ def unproven(hosts: Iterable[str], stream: TextIO) -> None:
         )
 
 
+def held(hosts: Iterable[str], stream: TextIO) -> None:
+    """Whose stop failed when the fleet went down: the controller, which tries it again, is stopped too."""
+    names = sorted(hosts)
+    if names:
+        listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+        show(
+            f"still to be stopped: {listed}; nothing tries that again while the fleet is down. Once it is mended: "
+            "`fleetctl down`",
+            stream=stream,
+        )
+
+
 def unfinished(told: Mapping[str, Any] | None, stream: TextIO) -> None:
     """What an operation did not come to, and how to go on."""
     if told is None or not told["left"]:

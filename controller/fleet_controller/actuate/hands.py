@@ -12,7 +12,7 @@ from fleet_controller.clock import Clock
 from fleet_controller.door.admin import FrontDoor
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal
-from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, UNPROVEN, HostState
 from fleet_controller.observe import HostReport, Observer
 from fleet_controller.pulse import Pulse
 
@@ -23,7 +23,6 @@ CALM_S = 1800.0
 QUARANTINE_S = 3600.0
 # What a stop fails with when something is still there: a process, a port, device memory. Whoever holds it is named.
 HELD = frozenset({"stop", "port", "device"})
-UNPROVEN = "it is not proven to be free"
 # How often it is tried again then: a process that was slow to die frees the host by itself.
 HELD_S = 300.0
 # How often a host that can't be reached is looked for; more rarely where it refuses our key (sshd counts those).

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet_controller.actuate.hands import POLL_S, UNPROVEN, Hands
+from fleet_controller.actuate.hands import POLL_S, Hands
 from fleet_controller.actuate.site import Site
 from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machine
 from fleet_controller.journal import Action
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import UNPROVEN, HostState
 
 
 def stop(action: Action, site: Site, hands: Hands) -> None:

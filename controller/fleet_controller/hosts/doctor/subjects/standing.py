@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fleet_controller.hosts.doctor.chart import Chart
 from fleet_controller.hosts.doctor.finding import Finding, problem, skipped, unknown, warning, well
-from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, UNPROVEN, HostState
 
 
 def judge(chart: Chart) -> Iterator[Finding]:
@@ -49,7 +49,7 @@ def _journal(chart: Chart) -> Iterator[Finding]:
     if record.failures >= QUARANTINE_AFTER:
         yield problem(
             "journal",
-            f"quarantined after {record.failures} failures in a row: {why}",
+            why if UNPROVEN in why else f"quarantined after {record.failures} failures in a row: {why}",
             "it is tried again only rarely",
             "Mend it, then `fleetctl up` tries it at once",
         )
