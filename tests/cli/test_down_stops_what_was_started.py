@@ -59,6 +59,25 @@ def test_a_host_out_of_reach_is_partly_done_and_named(fleetctl, serving):
     assert ran.err.splitlines()[-1] == "fleet demo is partly down"
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_stop_that_failed_is_named_with_who_tries_it_again(fleetctl, serving, gone):
+    def answer(_arguments):
+        serving.journal.set_goal("down")
+        serving.move("gpu-b", "failed", error="gpu-b: port 8000 is still open, held by pid 7 (nc) of alice.")
+        if gone:
+            serving.take_down("gpu-a")
+        else:
+            serving.move("gpu-a", "draining")
+        return "demo goes down"
+
+    serving.answers["down"] = answer
+    ran = fleetctl("down", "--yes", *([] if gone else ["--timeout", "500ms"]))
+    assert ran.code in (1, 3)
+    assert "gpu-b: port 8000 is still open, held by pid 7 (nc) of alice." in ran.err.splitlines()
+    told = "still to be stopped: gpu-b; nothing tries that again while the fleet is down" in ran.err
+    assert told == gone, "where the time was up the controller goes on"
+
+
 def test_without_a_terminal_it_wants_yes_and_stops_nothing(fleetctl, serving):
     ran = fleetctl("down")
     assert ran.code == 2

@@ -157,7 +157,7 @@ class _Going:
             {name: str(host.get("error") or host.get("reason")) for name, host in broken.items()}, sys.stderr
         )
         render.unproven([name for name, host in broken.items() if host["state"] == "unreachable"], sys.stderr)
-        if not self._limited:
+        if not (self._limited or late or falling.halted(status)):  # else the controller goes on
             render.held([name for name, host in broken.items() if host["state"] == "failed"], sys.stderr)
         render.unfinished(told, sys.stderr)
         code = falling.exit_code(status, late)

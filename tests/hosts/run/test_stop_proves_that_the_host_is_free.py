@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -231,3 +232,21 @@ def test_who_holds_the_port_is_named_with_its_user(hand: Callable[..., Hand]) ->
         stranger.wait()
         assert stranger.stdout is not None
         stranger.stdout.close()
+
+
+def test_a_stop_that_fails_at_the_port_leaves_nothing_of_ours(
+    hand: Callable[..., Hand], request: pytest.FixtureRequest
+) -> None:
+    if request.config.getoption("--hosts") == "netns":
+        pytest.skip("the stranger is a process of this machine")
+    one = hand(double_fork=True)
+    run = one.start()
+    # Another address of loopback, so that it is there before the agent goes.
+    with socket.create_server(("127.0.0.2", run.port)):
+        for _ in range(2):
+            with pytest.raises(HostFailure) as caught:
+                one.machine.stop(30)
+            assert caught.value.kind == "port"
+            assert f"pid {os.getpid()} (" in caught.value.cause
+            assert one.host.left() == [], "no frozen supervisor, for which the next stop would wait"
+    assert not one.machine.stop(5).was_running
