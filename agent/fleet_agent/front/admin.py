@@ -32,7 +32,8 @@ class Change(BaseModel):
 
     `old` is what becomes of the version that answers to the name until then: it is unloaded when its last request is
     done; it is kept for requests that name its version; or it makes room first, and requests get 503 meanwhile.
-    `again` loads it anew even if nothing in it has changed. `timeout_s`: the answer comes within that time.
+    `again` loads it anew even if nothing in it has changed. `timeout_s`: the answer comes within that time. A second at
+    least: with less it would be chance whether a change is refused for what is wrong with it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,7 +42,7 @@ class Change(BaseModel):
     unload: Named | None = None
     old: Old = "unload"
     again: bool = False
-    timeout_s: float = Field(default=600.0, gt=0, le=86_400)
+    timeout_s: float = Field(default=600.0, ge=1, le=86_400)
 
     @model_validator(mode="after")
     def _one(self) -> Change:
