@@ -66,7 +66,7 @@ test-netns test-netns-all: environment test-tools
 	    -n $(JOBS) --dist worksteal -m "$(MACHINES)" $(if $(T),$(T),tests/hosts tests/fleet)
 
 .PHONY: test-systemd
-test-systemd: environment test-tools ## the agent as a unit of a real systemd, in containers (root; makes .venv/rootfs, a minute)
+test-systemd: environment test-tools ## the agent as a unit of a real systemd, in containers (root; makes .venv/rootfs; four minutes)
 	@make/packages.sh debootstrap systemd-nspawn
 	@$(BIN)/python tests/lab/rootfs.py
 	@$(BIN)/python -m pytest -m systemd -rA $(if $(T),$(T),tests/hosts/run tests/fleet)

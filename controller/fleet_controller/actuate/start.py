@@ -166,7 +166,9 @@ def _await_ready(machine: Machine, site: Site, hands: Hands) -> bool:
             raise HostFailure(host, "start", cause, f"{see}; mend the model and run `fleetctl up` again")
         if report.status is None and ((agent := machine.probe().agent) is None or not agent.alive):
             tail = machine.tail(5).strip().replace("\n", " | ")
-            raise HostFailure(host, "start", f"the agent died while loading: {tail}", see)
+            how = f" ({agent.last_end})" if agent is not None and agent.last_end else ""
+            said = f": {tail}" if tail else ""
+            raise HostFailure(host, "start", f"the agent died while loading{how}{said}", see)
         if hands.clock.monotonic() > deadline:
             cause = f"the models were not loaded after {patience_s:.0f} s"
             raise HostFailure(host, "start", cause, f"{see}, or raise agent.start_timeout in fleet.yaml")

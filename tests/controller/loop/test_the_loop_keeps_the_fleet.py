@@ -65,6 +65,7 @@ def test_down_stops_all_and_up_starts_again(fleet: MakeFleet) -> None:
 
 def test_a_killed_agent_is_started_again_by_its_supervisor_under_the_same_action(fleet: MakeFleet) -> None:
     one = up(fleet(hosts=1))
+    one.until(lambda: host(one, "a")["models"], "the controller has met it: one more process is a restart")
     [pid] = one.agents()["a"]
     os.kill(pid, signal.SIGKILL)
     one.until(lambda: set(one.starts().values()) == {2}, "its supervisor was quicker")
@@ -104,6 +105,17 @@ def test_an_agent_that_ended_with_its_machine_is_told_so_and_started_again(fleet
         one.events("failed")[0].data["error"] == "a: the machine was rebooted, and its agent ended with it."
     )
     one.until(lambda: one.count("ready") == 1 and one.agents().get("a") not in (None, [pid]), "ready again")
+
+
+def test_an_agent_that_ends_while_it_loads_is_told_with_how_it_ended(fleet: MakeFleet) -> None:
+    one = fleet(hosts=1)
+    one.behave("a", load_s=50)
+    one.control()
+    one.until(lambda: one.states()["a"] == "loading" and "a" in one.agents(), "loading")
+    for pid in one.agents()["a"]:
+        os.kill(pid, signal.SIGTERM)
+    one.until(lambda: one.events("failed"), "told")
+    assert "the agent died while loading (exit status 0)" in one.events("failed")[0].data["error"]
 
 
 @pytest.mark.slow
