@@ -45,8 +45,8 @@ test-slow: environment test-tools ## the tests that take long
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow and not netns and not long" $(T)
 
 .PHONY: test-failpoints
-test-failpoints: environment test-tools ## real controllers killed, failing or hung at every failpoint (FLEETCTL_POINTS=text)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long tests/controller $(T)
+test-failpoints: environment test-tools ## controllers and installations killed, failing or hung at every step (FLEETCTL_POINTS=text)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long tests/controller tests/hosts $(T)
 
 .PHONY: test-agent-proofs
 test-agent-proofs: environment test-tools ## the agent's promises at full length: a million requests, a minute of overload

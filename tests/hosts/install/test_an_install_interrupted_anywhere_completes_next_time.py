@@ -39,6 +39,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FleetOf = Callable[..., FleetSpec]
 SIZE = 300_000
+# The worst moments are tried in CI, all of them by make test-failpoints.
+BEFORE, AMID, HEARD = (pytest.param(moment, marks=pytest.mark.long) for moment in ("before", "amid", "heard"))
 PATIENCE_S = 30.0
 # All that an installation does on a host without an environment of its own, in the order of its first time.
 STEPS = ["prepare", "folders", "put", "sha256sum", "unpack", "verify", "settle", "start"]
@@ -224,7 +226,7 @@ def heavy(stub_release: Release, tmp_path: Path) -> Release:
     return replace(stub_release, weights=(weights,))
 
 
-@pytest.mark.parametrize("moment", ["before", "amid", "blackout"])
+@pytest.mark.parametrize("moment", [BEFORE, AMID, "blackout"])
 def test_killed_at_each_step_the_next_try_completes(
     host: Host, fleet_of: FleetOf, state: Path, heavy: Release, moment: str
 ) -> None:
@@ -242,7 +244,7 @@ def test_killed_at_each_step_the_next_try_completes(
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("moment", ["amid", "heard"])
+@pytest.mark.parametrize("moment", ["amid", HEARD])
 def test_killed_while_the_environment_is_made_the_next_try_completes(
     host: Host,
     fleet_of: FleetOf,
