@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fleet_lab.host import free_port, make_key
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_up_names_each_broken_host_and_the_others_serve(fleet: Any, ssh_hosts: Any) -> None:
