@@ -26,34 +26,29 @@ def failures(errors: Mapping[str, str], stream: TextIO) -> None:
 
 def unproven(hosts: Iterable[str], stream: TextIO) -> None:
     """Who was out of reach when the fleet went down: nobody knows what runs there."""
-    names = sorted(hosts)
-    if names:
-        listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-        show(
-            f"not proved to be off: {listed}; an agent may still run there. Once that can be reached again: "
-            "`fleetctl down`",
-            stream=stream,
-        )
+    if names := _listed(hosts):
+        still = "an agent may still run there. Once that can be reached again"
+        show(f"not proved to be off: {names}; {still}: `fleetctl down`", stream=stream)
 
 
 def held(hosts: Iterable[str], stream: TextIO) -> None:
     """Whose stop failed when the fleet went down: the controller, which tries it again, is stopped too."""
+    if names := _listed(hosts):
+        still = "nothing tries that again while the fleet is down. Once it is mended"
+        show(f"still to be stopped: {names}; {still}: `fleetctl down`", stream=stream)
+
+
+def _listed(hosts: Iterable[str]) -> str:
+    """The first ten by name."""
     names = sorted(hosts)
-    if names:
-        listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-        show(
-            f"still to be stopped: {listed}; nothing tries that again while the fleet is down. Once it is mended: "
-            "`fleetctl down`",
-            stream=stream,
-        )
+    return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
 def unfinished(told: Mapping[str, Any] | None, stream: TextIO) -> None:
     """What an operation did not come to, and how to go on."""
     if told is None or not told["left"]:
         return
-    names, command = sorted(told["left"]), f"fleetctl {told['kind']}"
-    listed = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+    listed, command = _listed(told["left"]), f"fleetctl {told['kind']}"
     if told["outcome"] == "halted":
         many = len(told["failed"])
         text = (
