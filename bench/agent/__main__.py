@@ -3,7 +3,7 @@
 Servers run on one core, the load on another (where there are two), torch with one thread, batches up to 32. All servers
 of a model are up together and take turns in every round, so that the ratios hold even where the machine is shared;
 each figure is the median of the rounds. The bare torch loop has the servers' core, a turn a round. Goodput is the
-highest Poisson rate (open loop) at which p99 stays within 100 ms; added_ms is p50 at one connection less the
+highest Poisson rate (open loop) at which p99 stays within 100 ms, tried again where it didn't; added_ms is p50 at one connection less the
 bare forward of one sample. A peer that can't be installed or started, or answers wrongly, is a row with an error.
 """
 
@@ -129,8 +129,11 @@ class Bench:
         first = earlier[-1] if earlier and earlier[-1] else 0.85 * (closed or [20.0])[-1]
 
         def holds(rate: float) -> bool:
-            more = {"rate": rate, "seed": turn, "connections": GOODPUT_CONNECTIONS}
-            return self.load(order | more)["p99"] <= TARGET_MS
+            # Twice at most: one pause of the machine makes a p99 of a few seconds, and would end the search at once.
+            more = {"rate": rate, "connections": GOODPUT_CONNECTIONS}
+            return any(
+                self.load(order | more | {"seed": seed})["p99"] <= TARGET_MS for seed in (turn, turn + ROUNDS)
+            )
 
         return search(holds, first, TRIES)
 
