@@ -33,9 +33,17 @@ class Hypervisor:
         self._guests = guests
         self._folder = folder
         self._end = threading.Event()
-        self.command = host.home / "virt"
-        self.command.write_text(VIRT.format(folder=folder))
-        self.command.chmod(0o755)
+        script = host.home / "virt"
+        script.write_text(VIRT.format(folder=folder))
+        script.chmod(0o755)
+        command = str(script)
+        self.power = {
+            "driver": "command",
+            "via": host.name,
+            "on": [command, "start", "{name}"],
+            "off": [command, "destroy", "{name}"],
+            "status": [command, "domstate", "{name}"],
+        }
         for guest in guests:
             guest.kill()
             self._say(guest, "shut off")
@@ -84,14 +92,7 @@ def test_the_controller_switches_machines_on_and_off_through_another_host(
     hypervisor: Any, fleet: Any, ssh_hosts: Any
 ) -> None:
     host, first, second = ssh_hosts.hosts
-    command = str(hypervisor.command)
-    power = {
-        "driver": "command",
-        "via": host.name,
-        "on": [command, "start", "{name}"],
-        "off": [command, "destroy", "{name}"],
-        "status": [command, "domstate", "{name}"],
-    }
+    power = hypervisor.power
     entries = [host.entry(), first.entry(power=power), second.entry(power=power)]
     scaling = {"min_servers": 1, "max_servers": 2}
     pool = {"name": "default", "hosts": ["h2", "h3"], "models": ["tiny"], "scaling": scaling}
@@ -117,14 +118,7 @@ def test_down_switches_off_a_machine_that_runs_and_does_not_answer(
     hypervisor: Any, fleet: Any, ssh_hosts: Any
 ) -> None:
     host, guest, _ = ssh_hosts.hosts
-    command = str(hypervisor.command)
-    power = {
-        "driver": "command",
-        "via": host.name,
-        "on": [command, "start", "{name}"],
-        "off": [command, "destroy", "{name}"],
-        "status": [command, "domstate", "{name}"],
-    }
+    power = hypervisor.power
     entries = [host.entry(), guest.entry(power=power)]
     entries[1]["ssh"] |= {"connect_timeout": "2s", "command_timeout": "5s"}
     scaling = {"min_servers": 1, "max_servers": 1}

@@ -63,10 +63,7 @@ def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
                 raise
             return _switch_off(machine, failure, trouble)
     if powered and trouble is None:
-        try:
-            machine.power_off()
-        except HostFailure as failure:
-            trouble = failure
+        trouble = _not_off(machine)
     if trouble is not None:
         cause = f"its agent is stopped, but the machine is not proved to be off: {trouble.cause}"
         raise HostFailure(machine.name, "power", cause, trouble.next_step, trouble.jump) from trouble
@@ -75,15 +72,20 @@ def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
 
 def _switch_off(machine: Machine, lost: HostFailure, trouble: HostFailure | None) -> tuple[str, ...]:
     """The machine that can't be reached, by its power control alone. Raises `lost`, with what else stood in the way."""
-    if trouble is None:
-        try:
-            machine.power_off()
-        except HostFailure as failure:
-            trouble = failure
+    trouble = trouble or _not_off(machine)
     if trouble is not None:
         cause = f"{lost.cause}. Nor is the machine proved to be off: {trouble.cause}"
         raise HostFailure(machine.name, lost.kind, cause, trouble.next_step, lost.jump) from lost
     return (f"it could not be reached ({lost.cause}), so its power control alone ended what ran there",)
+
+
+def _not_off(machine: Machine) -> HostFailure | None:
+    """Switch it off; why it is not proved to be off, or None."""
+    try:
+        machine.power_off()
+    except HostFailure as failure:
+        return failure
+    return None
 
 
 def _await_drained(host: str, patience_s: float, hands: Hands) -> int:

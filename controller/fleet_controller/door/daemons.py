@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleet_controller import failpoint
 from fleet_controller.door import config as doorconfig
+from fleet_controller.hosts.inheritance import inherited, passwords
 from fleet_controller.spec import FleetSpec
 from fleet_controller.statefolder import StateFolder
 
@@ -141,7 +142,7 @@ class Daemon:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
-                env={name: value for name, value in os.environ.items() if name not in self._withheld},
+                env=inherited(self._withheld),
             )
         process = Process.of(child.pid)
         if process is not None:
@@ -213,9 +214,12 @@ class Daemon:
 def balancer(spec: FleetSpec, folder: StateFolder) -> Daemon:
     """The front door. What it is told by its configuration, a file, is not seen in the list of processes."""
     argv = [sys.executable, "-m", "fleet_balancer", "--config", str(doorconfig.config_file(folder))]
-    passwords = frozenset(name for host in spec.hosts if (name := host.power.password_env))
     return Daemon(
-        "balancer", folder, argv, lambda: doorconfig.write(doorconfig.config(spec, folder), folder), passwords
+        "balancer",
+        folder,
+        argv,
+        lambda: doorconfig.write(doorconfig.config(spec, folder), folder),
+        passwords(spec),
     )
 
 

@@ -18,6 +18,7 @@ from typing import IO
 
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure
+from fleet_controller.hosts.inheritance import inherited
 from fleet_controller.hosts.transport import MAX_TOTAL_OUTPUT, Hear, Output, Pace, Progress, Result, part_name
 
 _CHUNK = 1 << 20
@@ -42,7 +43,7 @@ class LocalTransport:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={k: v for k, v in os.environ.items() if k not in self._withheld} | dict(command.env),
+                env=inherited(self._withheld) | dict(command.env),
                 start_new_session=True,
             )
         except FileNotFoundError:
