@@ -73,7 +73,7 @@ class Inspector:
                 self._gone(record, f"{host}: the machine is switched off.")
                 return
             if lost:
-                self._lose(record, error)
+                self._lose(record, error, site)
             else:
                 self._give_up(record, words(error, host), unproven=held(error))
 
@@ -204,17 +204,20 @@ class Inspector:
         except FrontDoorError:
             return True
 
-    def _lose(self, record: HostRecord, error: Exception) -> None:
+    def _lose(self, record: HostRecord, error: Exception, site: Site) -> None:
         """It can't be reached. How it fares nobody knows, so its failures stay as they are."""
         self._silent_since.pop(record.name, None)
         now = self._hands.clock.now()
         lost_for_s = now - record.since if record.state is HostState.UNREACHABLE else 0.0
+        delay_s = look_delay_s(lost_for_s, error)
+        if site.spec.host(record.name).power.driver != "none" and self._hands.journal.goal() == "down":
+            delay_s = 0.0  # a look that was under way: its power ends it now, and `down` waits for that
         self._hands.move(
             record.name,
             HostState.UNREACHABLE,
             "does not answer",
             error=words(error, record.name),
-            retry_at=now + look_delay_s(lost_for_s, error),
+            retry_at=now + delay_s,
         )
 
     def _give_up(self, record: HostRecord, error: str, gone: bool = False, unproven: bool = False) -> None:
