@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import HostSpec
 from fleetctl.fleet import Fleet
@@ -98,7 +97,8 @@ def _state(record: HostRecord | None, now: float) -> dict[str, Any] | None:
         "agent_port": record.agent_port,
         "cordoned": record.cordoned,
         "failures": record.failures,
-        "quarantined": record.state is HostState.FAILED and record.failures >= QUARANTINE_AFTER,
+        "quarantined": record.quarantine is not None,
+        "quarantine": None if record.quarantine is None else record.quarantine.value,
         "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,
     }
 

@@ -19,10 +19,14 @@ class HostState(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-# So many failures in a row, and a host is quarantined: left alone for long.
+class Quarantine(StrEnum):
+    """Why a host that failed is left alone for long."""
+
+    FAILURES = "failures"  # it failed QUARANTINE_AFTER times in a row
+    UNPROVEN = "unproven"  # something of its agent is still there, or somebody holds what it had
+
+
 QUARANTINE_AFTER = 5
-# Why one is quarantined at its first failure: the words in its error.
-UNPROVEN = "it is not proven to be free"
 
 _S = HostState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState, Quarantine
 
 ActionKind = Literal["start", "stop"]
 
@@ -21,7 +21,7 @@ class HostRecord:
     `failures` counts failed starts and crashes in a row; no retry happens before `retry_at`.
     `startup_s` is how long the last start took until ready, `boot_s` how long the machine took of that, from being
     switched on until it answered. A start that found it switched on counts as if it had booted as long as before.
-    `cordoned`: an operator took it out.
+    `cordoned`: an operator took it out. `unproven`: its `error` is that it is not proven to be free.
     """
 
     name: str
@@ -38,6 +38,14 @@ class HostRecord:
     startup_s: float | None = None
     cordoned: bool = False
     boot_s: float | None = None
+    unproven: bool = False
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """Why it is left alone; None: it is not, or an operator ended that."""
+        if self.state is not HostState.FAILED or self.failures < QUARANTINE_AFTER:
+            return None
+        return Quarantine.UNPROVEN if self.unproven else Quarantine.FAILURES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet_controller.explain import diagnosis
 from fleet_controller.latencies import HostLatencies
-from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
+from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Observation
 from fleet_controller.plan.placement import elsewhere, held, serves
 from fleet_controller.policies import Decision, PolicyState, cooldown_remaining_s
@@ -153,7 +153,7 @@ class Picture:
             "error": error,
             "power": power,
             "cordoned": record.cordoned,
-            "quarantined": record.state is HostState.FAILED and record.failures >= QUARANTINE_AFTER,
+            "quarantined": record.quarantine is not None,
             "retry_in_s": max(0.0, record.retry_at - now) if record.retry_at else None,
         }
 

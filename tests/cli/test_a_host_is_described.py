@@ -15,6 +15,7 @@ def test_what_is_known_of_one_host(fleetctl, stage):
     assert (told["zone"], told["price_per_hour"], told["labels"]) == ("rack-1", 2.1, {"gpu": "h100"})
     assert told["pools"] == [{"name": "default", "models": ["hello"]}]
     assert told["state"]["state"] == "failed" and told["state"]["quarantined"]
+    assert told["state"]["quarantine"] == "failures"
     assert 500 < told["state"]["retry_in_s"] <= 600
     assert told["learned"] == {"startup_s": 72.0, "boot_s": 12.0, "load_s": 60.0}
     assert [event["kind"] for event in told["events"]] == ["booting", "reachable", "installing", "failed"]

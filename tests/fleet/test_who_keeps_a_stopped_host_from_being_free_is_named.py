@@ -112,7 +112,8 @@ def test_a_stranger_on_the_port_is_shown_and_nothing_is_started_until_it_is_gone
     assert shown["quarantined"]
     seen_in(named, "status -o json", shown["error"])
     told = described(fleet, held)["state"]
-    assert told["quarantined"]
+    assert told["quarantined"] and told["quarantine"] == "unproven"
+    seen_in(("1 host is not proven to be free",), "explain", fleet.cli("explain"))
     seen_in(named, "hosts describe -o json", told["error"])
     failures = [e for e in fleet.events() if e["host"] == held and e["kind"] == "failed"]
     seen_in(named, "events -o json", json.dumps(failures[-1], ensure_ascii=False))

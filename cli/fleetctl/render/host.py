@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fleet_controller.lifecycle import UNPROVEN
+from fleet_controller.lifecycle import Quarantine
 from fleetctl.render.hosts import memory
 from fleetctl.render.terminal import grid, state_cell
 from fleetctl.render.text import age, clock, line, number
@@ -87,8 +87,8 @@ def _state(state: Mapping[str, Any] | None) -> Iterator[tuple[str, Text | str]]:
     yield "state", Text.assemble(state_cell(state["state"]), f"{since}{why}")
     if state["quarantined"]:
         retry = f"; next try in {age(state['retry_in_s'])}" if state["retry_in_s"] else ""
-        held = UNPROVEN in (state["error"] or "")
-        why = UNPROVEN if held else f"after {state['failures']} failures in a row"
+        held = state["quarantine"] == Quarantine.UNPROVEN
+        why = "it is not proven to be free" if held else f"after {state['failures']} failures in a row"
         words = f"{why}{retry}; `fleetctl up` tries it at once"
         yield "quarantine", Text(words, style="bold red")
     if state["error"]:

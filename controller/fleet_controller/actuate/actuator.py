@@ -262,5 +262,6 @@ class Actuator:
             error=told_held(text, action.host) if unproven else told(text, action.host, failures),
             failures=failures,
             retry_at=retry_at,
+            unproven=unproven,
             **changes,
         )

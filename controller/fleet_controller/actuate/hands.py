@@ -12,7 +12,7 @@ from fleet_controller.clock import Clock
 from fleet_controller.door.admin import FrontDoor
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.journal import HostRecord, Journal
-from fleet_controller.lifecycle import QUARANTINE_AFTER, UNPROVEN, HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, HostState
 from fleet_controller.observe import HostReport, Observer
 from fleet_controller.pulse import Pulse
 
@@ -112,8 +112,8 @@ def held(error: Exception) -> bool:
 def told_held(error: str, host: str) -> str:
     """For the operator: the culprit, and the way out. Such a host is quarantined at once."""
     return (
-        f"{host}: quarantined: {UNPROVEN}, so nothing is started there. {error} It is tried again every "
-        f"{HELD_S / 60:.0f} min; once that is mended, `fleetctl uncordon {host}` tries again now."
+        f"{host}: quarantined: it is not proven to be free, so nothing is started there. {error} It is tried again "
+        f"every {HELD_S / 60:.0f} min; once that is mended, `fleetctl uncordon {host}` tries again now."
     )
 
 

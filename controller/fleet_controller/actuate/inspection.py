@@ -238,5 +238,6 @@ class Inspector:
             error=told_held(error, record.name) if unproven else told(error, record.name, failures),
             failures=failures,
             retry_at=self._hands.clock.now() + delay_s,
+            unproven=unproven,
             **changes,
         )

@@ -10,7 +10,7 @@ from fleet_controller.door.admin import FrontDoorError
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Machine
 from fleet_controller.journal import Action
-from fleet_controller.lifecycle import UNPROVEN, HostState
+from fleet_controller.lifecycle import HostState
 
 
 def stop(action: Action, site: Site, hands: Hands) -> None:
@@ -18,8 +18,8 @@ def stop(action: Action, site: Site, hands: Hands) -> None:
     machine = site.machines.machine(action.host)
     patience_s = site.spec.host(action.host).agent.drain_timeout
     # One that failed is put away, not forgiven: when it is wanted again its failures count on.
-    error = hands.record(action.host).error
-    failed = error is not None and UNPROVEN not in error and hands.journal.goal() != "down"
+    record = hands.record(action.host)
+    failed = record.error is not None and not record.unproven and hands.journal.goal() != "down"
     forgiven: dict[str, Any] = {} if failed else {"failures": 0, "retry_at": 0.0}
     hands.move(action.host, HostState.DRAINING, action.reason)
     left = _await_drained(action.host, patience_s, hands)

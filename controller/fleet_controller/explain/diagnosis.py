@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from fleet_controller.explain.bursts import Bursts
-from fleet_controller.lifecycle import QUARANTINE_AFTER, STARTING_UP, HostState
+from fleet_controller.lifecycle import QUARANTINE_AFTER, STARTING_UP, HostState, Quarantine
 from fleet_controller.plan.tiers import is_loan
 from fleet_controller.policies import STALE_AFTER_S, Decision, has_policies
 from fleet_controller.policies.words import ms, number, servers, span
@@ -28,7 +28,8 @@ _CALM = re.compile(r"(cooldown|stabilization) scale_(up|down): (.+) left")
 
 @dataclass(frozen=True)
 class Hosts:
-    """A pool's hosts by what they can do. `failed` maps a name to the seconds until the next try.
+    """A pool's hosts by what they can do. `failed` maps a name to the seconds until the next try, and so do
+    `quarantined` (it failed often) and `unproven` (whether what ran there is gone is not proven).
 
     `elsewhere` maps hosts that it shares to the pool that has them now; `borrowed` are sentences about hosts that it
     took from a lower tier.
@@ -39,6 +40,7 @@ class Hosts:
     starting: int = 0
     failed: Mapping[str, float] = field(default_factory=dict)
     quarantined: Mapping[str, float] = field(default_factory=dict)
+    unproven: Mapping[str, float] = field(default_factory=dict)
     unreachable: tuple[str, ...] = ()
     cordoned: tuple[str, ...] = ()
     roomless: tuple[str, ...] = ()
@@ -51,6 +53,7 @@ class Hosts:
         lost = {
             *self.failed,
             *self.quarantined,
+            *self.unproven,
             *self.unreachable,
             *self.cordoned,
             *self.roomless,
@@ -74,13 +77,13 @@ def hosts(
         for n, r in known.items()
         if r.state is HostState.FAILED and not r.cordoned
     }
-    out = {n: left for n, left in failed.items() if known[n].failures >= QUARANTINE_AFTER}
     return Hosts(
         total=len(known) + len(away),
         ready=sum(r.state is HostState.READY and n not in roomless for n, r in known.items()),
         starting=sum(r.state in STARTING_UP for r in known.values()),
-        failed={n: left for n, left in failed.items() if n not in out},
-        quarantined=out,
+        failed={n: left for n, left in failed.items() if known[n].quarantine is None},
+        quarantined={n: left for n, left in failed.items() if known[n].quarantine is Quarantine.FAILURES},
+        unproven={n: left for n, left in failed.items() if known[n].quarantine is Quarantine.UNPROVEN},
         unreachable=tuple(n for n, r in known.items() if r.state is HostState.UNREACHABLE),
         cordoned=tuple(n for n, r in known.items() if r.cordoned),
         roomless=tuple(n for n in known if n in roomless),
@@ -263,6 +266,9 @@ def _hosts(case: Case, decision: Decision | None) -> Iterator[str]:
     if pool.quarantined:
         text = f"{_count(pool.quarantined)} quarantined after {QUARANTINE_AFTER} or more failures in a row"
         yield f"{text}, tried again {_soon(pool.quarantined)}: {_names(pool.quarantined)}"
+    if pool.unproven:
+        text = f"{_count(pool.unproven)} not proven to be free, so nothing is started there"
+        yield f"{text}, tried again {_soon(pool.unproven)}: {_names(pool.unproven)}"
     if pool.unreachable:
         yield f"{_count(pool.unreachable)} out of reach: {_names(pool.unreachable)}"
     if pool.cordoned:

@@ -203,6 +203,7 @@ class Journal:
                     "failures": 0,
                     "retry_at": 0.0,
                     "cordoned": False,
+                    "unproven": False,
                 }
                 for n in names
                 if n not in known
@@ -225,8 +226,8 @@ class Journal:
     def move(self, name: str, state: HostState, reason: str, now: float, **changes: Any) -> HostRecord:
         """Take a host to `state` and record the event, in one transaction.
 
-        `changes` sets further fields of the record. Raises IllegalMove where the state can't follow,
-        KeyError for an unknown host.
+        `changes` sets further fields of the record; another `error`, or none, is not of a host that is `unproven`
+        unless it says so. Raises IllegalMove where the state can't follow, KeyError for an unknown host.
         """
         with self._transaction() as connection:
             return self._move(connection, name, state, reason, now, **changes)
@@ -236,7 +237,7 @@ class Journal:
     ) -> HostRecord:
         before = self._read_host(connection, name)
         check_move(name, before.state, state)
-        values: dict[str, Any] = dict(changes)
+        values: dict[str, Any] = {**({"unproven": False} if "error" in changes else {}), **changes}
         if state is not before.state:
             values |= {"state": state.value, "since": now, "reason": reason}
         if values:

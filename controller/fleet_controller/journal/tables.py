@@ -23,6 +23,7 @@ hosts = Table(
     Column("startup_s", Float),
     Column("cordoned", Boolean, nullable=False),
     Column("boot_s", Float),
+    Column("unproven", Boolean, nullable=False),
     Column("checksum", String),
 )
 

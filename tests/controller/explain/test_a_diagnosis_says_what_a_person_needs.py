@@ -83,6 +83,8 @@ LATE = {"latency": {"target_ms": 200}, "predictive": {"enabled": False}}
          "2 hosts failed, tried again in 5 s: a, b"),
         (UTIL, BUSY, {"hosts": Hosts(total=9, quarantined=dict.fromkeys("abcde", 700.0))},
          "5 hosts are quarantined after 5 or more failures in a row, tried again in 12 min: a, b, c and 2 more"),
+        (UTIL, BUSY, {"hosts": Hosts(total=9, unproven={"b": 300.0})},
+         "1 host is not proven to be free, so nothing is started there, tried again in 300 s: b"),
         (UTIL, BUSY, {"hosts": Hosts(total=3, unreachable=("a",))}, "1 host is out of reach: a"),
         (UTIL, BUSY, {"hosts": Hosts(total=3, roomless=("a",))}, "1 host is without room for the pool's model: a"),
         (UTIL, BUSY | {"ready": 1, "starting": 1},
@@ -137,7 +139,9 @@ def test_before_any_decision_only_the_hosts_are_spoken_of() -> None:
 
 
 def test_hosts_are_counted_by_what_they_can_do() -> None:
-    pool = PoolSpec(name="default", hosts=tuple("abcdefg"), models=("m",), scaling=ScalingSpec(max_servers=7))
+    pool = PoolSpec(
+        name="default", hosts=tuple("abcdefgh"), models=("m",), scaling=ScalingSpec(max_servers=8)
+    )
     states = {
         "a": HostRecord("a", state=HostState.READY),
         "b": HostRecord("b", state=HostState.READY),
@@ -145,8 +149,10 @@ def test_hosts_are_counted_by_what_they_can_do() -> None:
         "d": HostRecord("d", state=HostState.FAILED, failures=1, retry_at=NOW + 5),
         "e": HostRecord("e", state=HostState.FAILED, failures=6, retry_at=NOW + 160),
         "f": HostRecord("f", state=HostState.FAILED, failures=6, cordoned=True),
+        "h": HostRecord("h", state=HostState.FAILED, failures=5, retry_at=NOW + 300, unproven=True),
     }
     found = hosts(pool, states, frozenset({"b"}), NOW)
-    assert (found.total, found.ready, found.starting, found.usable) == (7, 1, 1, 3)
+    assert (found.total, found.ready, found.starting, found.usable) == (8, 1, 1, 3)
     assert (found.failed, found.quarantined) == ({"d": 5.0}, {"e": 160.0})
+    assert found.unproven == {"h": 300.0}, "it was one stop, not five failures"
     assert (found.cordoned, found.roomless) == (("f",), ("b",))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fleet_controller.journal import Journal, JournalError, KeyRecord, PoolRecord
 from fleet_controller.journal.seal import seal_of
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import HostState, Quarantine
 
 
 def database(url: str) -> Path:
@@ -22,6 +23,19 @@ def spoil(url: str, statement: str) -> None:
     connection = sqlite3.connect(database(url))
     with connection:
         connection.execute(statement)
+    connection.close()
+
+
+def seal_as_it_is(url: str) -> None:
+    """Seal the hosts' rows with the columns that there are, as an older fleetctl did."""
+    with sqlite3.connect(database(url)) as connection:
+        connection.row_factory = sqlite3.Row
+        for row in connection.execute("SELECT * FROM hosts").fetchall():
+            content = {key: row[key] for key in row.keys() if key != "checksum"}  # noqa: SIM118
+            content["cordoned"] = bool(content["cordoned"])
+            connection.execute(
+                "UPDATE hosts SET checksum = ? WHERE name = ?", (seal_of(content), row["name"])
+            )
     connection.close()
 
 
@@ -102,6 +116,7 @@ def test_an_older_store_is_backed_up_and_sealed_when_it_is_migrated(journal: Jou
         spoil(url, f"ALTER TABLE {table} DROP COLUMN checksum")
     spoil(url, "DROP TABLE pool_texts")
     spoil(url, "ALTER TABLE hosts DROP COLUMN boot_s")
+    spoil(url, "ALTER TABLE hosts DROP COLUMN unproven")
     spoil(url, "UPDATE alembic_version SET version_num = '0003'")
     again = Journal.open(url)
     assert again.hosts() == truth
@@ -115,23 +130,37 @@ def test_an_older_store_is_backed_up_and_sealed_when_it_is_migrated(journal: Jou
 
 
 def test_a_row_that_was_damaged_before_a_migration_is_not_sealed_by_it(journal: Journal, url: str) -> None:
-    """0006 adds a column to sealed rows: it seals anew what was whole, and nothing else."""
+    """0006 and 0007 add a column to sealed rows: what was whole is sealed anew, and nothing else."""
     names = sorted(journal.hosts())
     journal.close()
-    spoil(url, "ALTER TABLE hosts DROP COLUMN boot_s")
-    with sqlite3.connect(database(url)) as connection:
-        connection.row_factory = sqlite3.Row
-        for row in connection.execute("SELECT * FROM hosts").fetchall():
-            content = {key: row[key] for key in row.keys() if key != "checksum"}  # noqa: SIM118
-            content["cordoned"] = bool(content["cordoned"])
-            connection.execute(
-                "UPDATE hosts SET checksum = ? WHERE name = ?", (seal_of(content), row["name"])
-            )
-    connection.close()
+    for column in ("boot_s", "unproven"):
+        spoil(url, f"ALTER TABLE hosts DROP COLUMN {column}")
+    seal_as_it_is(url)
     spoil(url, "UPDATE alembic_version SET version_num = '0005'")
     spoil(url, f"UPDATE hosts SET failures = 7 WHERE name = '{names[0]}'")
     again = Journal.open(url)
     with pytest.raises(JournalError, match=f"the row '{names[0]}' of hosts is damaged"):
         again.hosts()
     assert [again.host(name).name for name in names[1:]] == names[1:]
+    again.close()
+
+
+def test_an_older_store_knows_which_hosts_are_not_proven_to_be_free(journal: Journal, url: str) -> None:
+    """Until 0006 only the words of the error said so."""
+    words = "{}: quarantined: it is not proven to be free, so nothing is started there. pid 7 holds its port"
+    journal.amend("a", state=HostState.FAILED.value, failures=5, error=words.format("a"))
+    journal.amend("b", state=HostState.FAILED.value, failures=5, error=words.format("b"))
+    journal.amend("c", state=HostState.FAILED.value, failures=6, error="c: quarantined for 60 min")
+    truth = journal.hosts()
+    journal.close()
+    spoil(url, "ALTER TABLE hosts DROP COLUMN unproven")
+    seal_as_it_is(url)
+    spoil(url, "UPDATE alembic_version SET version_num = '0006'")
+    spoil(url, "UPDATE hosts SET failures = 7 WHERE name = 'b'")
+    again = Journal.open(url)
+    assert again.host("a") == replace(truth["a"], unproven=True)
+    assert again.host("a").quarantine is Quarantine.UNPROVEN
+    assert again.host("c") == truth["c"] and truth["c"].quarantine is Quarantine.FAILURES
+    with pytest.raises(JournalError, match="the row 'b' of hosts is damaged"):
+        again.host("b")
     again.close()

@@ -237,6 +237,7 @@ def test_a_store_of_an_older_fleetctl_is_brought_up_and_keeps_what_it_held(
         for sealed in ("hosts", "pools", "actions"):
             connection.execute(f"ALTER TABLE {sealed} DROP COLUMN checksum")
         connection.execute("ALTER TABLE hosts DROP COLUMN boot_s")
+        connection.execute("ALTER TABLE hosts DROP COLUMN unproven")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
     again = Journal.open(url)

@@ -10,7 +10,7 @@ from fleet_world.world import World
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.machine import Stopped
-from fleet_controller.lifecycle import HostState
+from fleet_controller.lifecycle import HostState, Quarantine
 from fleet_controller.spec import FleetSpec
 
 FleetOf = Callable[[int], FleetSpec]
@@ -118,8 +118,9 @@ def test_an_agent_that_no_start_knows_and_that_does_not_end_is_never_taken_for_o
     world.run(world.baton.now + 60.0)
     assert host.agent.alive and world.store.hosts["h01"].state is HostState.FAILED
     assert "process 99 does not end" in (world.store.hosts["h01"].error or "")
+    assert world.store.hosts["h01"].quarantine is Quarantine.UNPROVEN
     host.stop = stop  # type: ignore[method-assign]
     world.ask("down")
     until(world, lambda: world.store.hosts["h01"].state is HostState.OFF)
     world.close()
-    assert host.agent is None
+    assert host.agent is None and not world.store.hosts["h01"].unproven

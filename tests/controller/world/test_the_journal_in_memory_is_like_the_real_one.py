@@ -16,6 +16,13 @@ from fleet_controller.lifecycle import HostState, IllegalMove
 
 HOSTS = ("a", "b", "c")
 STATES = tuple(HostState)
+CHANGES: tuple[dict[str, Any], ...] = (
+    {},
+    {"error": "e"},
+    {"error": "e", "unproven": True},
+    {"failures": 3},
+    {"release": "r", "agent_port": 7},
+)
 
 
 def steps(dice: random.Random) -> list[Callable[[Any], Any]]:
@@ -24,7 +31,7 @@ def steps(dice: random.Random) -> list[Callable[[Any], Any]]:
     for now in range(1, 160):
         host, state, at = dice.choice(HOSTS), dice.choice(STATES), float(now)
         kind = dice.choice(["start", "stop"])
-        changes = dice.choice([{}, {"error": "e"}, {"failures": 3}, {"release": "r", "agent_port": 7}])
+        changes = dice.choice(CHANGES)
         key = KeyRecord(dice.choice("kl"), f"{now:064}", at, pools=("p",))
         desired = dice.randint(0, 9)
         found.append(

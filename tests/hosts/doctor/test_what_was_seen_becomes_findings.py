@@ -280,6 +280,15 @@ def test_quarantine_is_told_with_its_reason(told):
     record = HostRecord("h1", state=HostState.FAILED, failures=6, error="port 9400 is taken by pid 7 (nginx)")
     [found] = told(record=record)["journal"]
     assert found.severity is Severity.PROBLEM and "pid 7 (nginx)" in found.what
+    assert "after 6 failures in a row" in found.what
+
+
+def test_a_stop_that_is_not_proved_is_no_number_of_failures(told):
+    record = HostRecord(
+        "h1", state=HostState.FAILED, failures=5, error="port 9400 is held by pid 7", unproven=True
+    )
+    [found] = told(record=record)["journal"]
+    assert found.severity is Severity.PROBLEM and found.what == "port 9400 is held by pid 7"
 
 
 @settings(max_examples=40, deadline=None)

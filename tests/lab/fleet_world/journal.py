@@ -291,7 +291,7 @@ def _move(
     before = store.hosts[name]
     check_move(name, before.state, state)
     moved = state is not before.state
-    after = replace(before, **changes)
+    after = replace(before, **{**({"unproven": False} if "error" in changes else {}), **changes})
     if moved:
         after = replace(after, state=state, since=now, reason=reason)
     store.hosts[name] = after

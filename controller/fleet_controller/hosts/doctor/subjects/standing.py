@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fleet_controller.hosts.doctor.chart import Chart
 from fleet_controller.hosts.doctor.finding import Finding, problem, skipped, unknown, warning, well
-from fleet_controller.lifecycle import QUARANTINE_AFTER, UNPROVEN, HostState
+from fleet_controller.lifecycle import HostState, Quarantine
 
 
 def judge(chart: Chart) -> Iterator[Finding]:
@@ -46,10 +46,11 @@ def _journal(chart: Chart) -> Iterator[Finding]:
             yield warning("journal", "an operator took it out (drained)", "it is not started until", fix)
         return
     why = record.error or record.reason or "no reason was noted down"
-    if record.failures >= QUARANTINE_AFTER:
+    if record.quarantine is not None:
+        held = record.quarantine is Quarantine.UNPROVEN
         yield problem(
             "journal",
-            why if UNPROVEN in why else f"quarantined after {record.failures} failures in a row: {why}",
+            why if held else f"quarantined after {record.failures} failures in a row: {why}",
             "it is tried again only rarely",
             "Mend it, then `fleetctl up` tries it at once",
         )
