@@ -23,6 +23,7 @@ def backends(
     """Ready hosts are active, draining ones finish what they have; an unreachable one stays listed.
 
     The agent behind a host that we cannot reach by SSH may still serve; the balancer's own health checks decide that.
+    One that an operator drained gets nothing new: it can't be stopped yet, and may well answer.
     `address` gives an agent's "HOST:PORT", `token` its bearer token. `keys` count where fleet.yaml asks for them.
     `seen` is what agents said of themselves at the last look.
     """
@@ -33,7 +34,9 @@ def backends(
             if record is None or record.agent_port is None or not has(spec, pool, name, record):
                 continue
             if record.state in (HostState.READY, HostState.UNREACHABLE, HostState.DRAINING):
-                state: BackendState = "draining" if record.state is HostState.DRAINING else "active"
+                lost = record.state is HostState.UNREACHABLE
+                leaves = record.state is HostState.DRAINING or (lost and record.cordoned)
+                state: BackendState = "draining" if leaves else "active"
                 listed.append(
                     Backend(
                         name=name,

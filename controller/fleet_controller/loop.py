@@ -333,14 +333,15 @@ class Loop:
     def _welcome_back(self, now: float) -> dict[str, HostRecord]:
         """A host that could not be reached and whose agent answers again is ready: nothing needs mending there.
 
-        The records as they are then.
+        One that is to be stopped is not: that takes SSH, and an inspection finds out about it. The records as they are
+        then.
         """
         assert self._observation is not None
-        busy = self._actuator.busy()
+        busy, down = self._actuator.busy(), self._goal() == "down"
         records = self._journal.hosts()  # as they are after the look, which took its time
         for name, record in records.items():
             report = self._observation.hosts.get(name)
-            if record.state is not HostState.UNREACHABLE or name in busy:
+            if record.state is not HostState.UNREACHABLE or name in busy or record.cordoned or down:
                 continue
             if report is not None and report.status is not None and report.status.state == "ready":
                 moved = self._journal.move(

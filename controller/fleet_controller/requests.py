@@ -194,7 +194,13 @@ def _scale(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) 
 def _drain(args: dict[str, Any], spec: FleetSpec, journal: Journal, now: float) -> str:
     host = _host(args, spec)
     journal.amend(host, cordoned=True)
-    journal.record(now, "cordon", "drained by the operator", _pool_name(spec, journal.host(host)), host)
+    record = journal.host(host)
+    journal.record(now, "cordon", "drained by the operator", _pool_name(spec, record), host)
+    if record.state is HostState.UNREACHABLE:
+        return (
+            f"{host} is out of reach: it gets no new requests, is stopped once it is reached again, and stays out "
+            f"until `fleetctl uncordon {host}`"
+        )
     return f"{host} drains, stops, and stays off until `fleetctl uncordon {host}`"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 TWO_POOLS = """\
@@ -121,7 +123,38 @@ def test_draining_a_host_out_of_reach_is_exit_4(fleetctl, serving):
     serving.answers["drain"] = answer
     ran = fleetctl("drain", "gpu-a")
     assert ran.code == 4
-    assert ran.err.splitlines()[-1] == "gpu-a: no answer within 10 s."
+    assert ran.err.splitlines()[-2:] == [
+        "gpu-a: no answer within 10 s.",
+        "gpu-a is not stopped, and an agent may still run there. It gets no new requests; the controller stops it "
+        "once it is reached again",
+    ]
+
+
+def test_draining_a_host_that_is_out_of_reach_for_long_waits_for_nothing(fleetctl, serving):
+    """What is looked for again and again never rests; nobody waits for that."""
+    serving.move("gpu-a", "unreachable", error="gpu-a: no answer within 10 s.")
+    ended = threading.Event()
+
+    def answer(_arguments):
+        serving.hosts["gpu-a"]["cordoned"] = True
+        return "gpu-a is out of reach"
+
+    def stir():
+        count = 0
+        while not ended.wait(0.05):
+            count += 1
+            serving.hosts["gpu-a"]["error"] = f"gpu-a: no answer within 10 s, the try number {count}."
+
+    serving.answers["drain"] = answer
+    stirring = threading.Thread(target=stir)
+    stirring.start()
+    try:
+        ran = fleetctl("drain", "gpu-a", "--timeout", "60s")
+    finally:
+        ended.set()
+        stirring.join()
+    assert ran.code == 4, ran.err
+    assert ran.err.startswith("gpu-a is out of reach\n")
 
 
 def test_uncordon_and_autoscale_say_what_the_controller_answered(fleetctl, serving):

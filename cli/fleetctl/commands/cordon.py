@@ -11,10 +11,10 @@ import typer
 from fleet_controller.lifecycle import HostState
 from fleetctl import follow
 from fleetctl.commands.options import Timeout, Wait
-from fleetctl.failure import FAILED, UNREACHABLE, Failed, Interrupted
+from fleetctl.failure import UNREACHABLE, Failed, Interrupted
 from fleetctl.fleet import Fleet, ask
 from fleetctl.render.text import age, clean, line
-from fleetctl.rollout import BROKEN, PATIENCE_INTERVALS, Ledger
+from fleetctl.rollout import PATIENCE_INTERVALS, Ledger
 
 drain_app = typer.Typer(rich_markup_mode=None, add_completion=False)
 uncordon_app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -26,7 +26,8 @@ HostName = Annotated[str, typer.Argument(metavar="HOST", help="A host of fleet.y
 def drain(ctx: typer.Context, host: HostName, wait: Wait = True, timeout: Timeout = 600.0) -> None:
     """Send the host nothing new, let it finish what it has, stop it, and keep it out until `fleetctl uncordon`.
 
-    The controller starts another host in its place where the pool needs one. Returns once the host is off.
+    The controller starts another host in its place where the pool needs one. Returns once the host is off, and at once
+    where it can't be reached (exit code 4): it gets nothing new all the same, and is stopped once it is reached again.
     """
     fleet = Fleet.of(ctx)
     fleet.spec.host(host)
@@ -44,7 +45,9 @@ def drain(ctx: typer.Context, host: HostName, wait: Wait = True, timeout: Timeou
             if not ledger.see(status) or seen is None or not seen.get("cordoned"):
                 return False
             state = HostState(seen["state"])
-            return state is HostState.OFF or (state in BROKEN and ledger.same_for(PATIENCE_INTERVALS))
+            if state is HostState.FAILED:
+                return ledger.same_for(PATIENCE_INTERVALS)
+            return state in (HostState.OFF, HostState.UNREACHABLE)
 
         try:
             status, late = follow.until(fleet, journal, ledger, settled, journal.goal(), after, timeout)
@@ -58,8 +61,14 @@ def drain(ctx: typer.Context, host: HostName, wait: Wait = True, timeout: Timeou
         raise Failed(f"{host} is {state} after {age(timeout)}; the controller goes on")
     if state != HostState.OFF:
         why = line(seen.get("error") or seen.get("reason"))
-        code = UNREACHABLE if state == HostState.UNREACHABLE else FAILED
-        raise Failed(why if why.startswith(f"{host}:") else f"{host}: {why}", code)
+        why = why if why.startswith(f"{host}:") else f"{host}: {why}"
+        if state != HostState.UNREACHABLE:
+            raise Failed(why)
+        raise Failed(
+            f"{why}\n{host} is not stopped, and an agent may still run there. It gets no new requests; the controller "
+            "stops it once it is reached again",
+            UNREACHABLE,
+        )
     typer.echo(f"{host} is off", err=True)
 
 

@@ -40,6 +40,11 @@ def test_who_may_serve_is_listed(spec: FleetSpec, state: HostState) -> None:
     assert [b.state for b in found] == ([wanted] if wanted else [])
 
 
+def test_one_out_of_reach_that_an_operator_drained_gets_nothing_new(spec: FleetSpec) -> None:
+    record = HostRecord("h1", state=S.UNREACHABLE, agent_port=9400, cordoned=True)
+    assert [b.state for b in listed(spec, record).backends] == ["draining"]
+
+
 def test_a_host_without_a_port_is_not_listed(spec: FleetSpec) -> None:
     assert listed(spec, HostRecord("h1", state=S.READY)).backends == []
 

@@ -107,6 +107,14 @@ def test_drain_and_uncordon(ask: Ask, journal: Journal) -> None:
     ]
 
 
+def test_a_drain_says_what_it_means_where_the_host_is_out_of_reach(ask: Ask, journal: Journal) -> None:
+    journal.move("h1", HostState.UNREACHABLE, "does not answer", 2.0)
+    said = ask("drain", host="h1")
+    assert said.ok and "h1 is out of reach: it gets no new requests, is stopped once" in said.message
+    assert "fleetctl uncordon h1" in said.message
+    assert journal.hosts()["h1"].cordoned
+
+
 def test_pause_one_or_all(ask: Ask, journal: Journal) -> None:
     assert ask("pause", pool="two").message == "autoscaling is paused in two"
     assert (journal.pool("one").paused, journal.pool("two").paused) == (False, True)
