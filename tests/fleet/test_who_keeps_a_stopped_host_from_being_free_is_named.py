@@ -148,6 +148,7 @@ def test_a_stranger_on_the_port_is_shown_and_nothing_is_started_until_it_is_gone
     go(stranger)
     assert "is down" in fleet.run("down", "--yes").stderr
     assert {host["state"] for host in fleet.hosts().values()} == {"off"}
+    seen_in(("SIGKILL ended what did not end by itself: pid ", "sleep 86399"), "events", fleet.cli("events"))
 
 
 def seen_in(words: tuple[str, ...], where: str, text: str) -> None:

@@ -12,6 +12,9 @@ from fleet_controller.hosts.machine import Machine
 from fleet_controller.journal import Action
 from fleet_controller.lifecycle import HostState
 
+# So many of the processes that had to be killed are named.
+NAMED = 5
+
 
 def stop(action: Action, site: Site, hands: Hands) -> None:
     """Take the host out of service. Raises HostFailure."""
@@ -57,7 +60,8 @@ def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
         powered, trouble = True, failure
     if powered is not False:  # one that is off runs nothing, and nobody would answer there
         try:
-            notes = machine.stop(grace_s=grace_s).notes
+            stopped = machine.stop(grace_s=grace_s)
+            notes = (*_killed(stopped.killed), *stopped.notes)
         except HostFailure as failure:
             if not powered or not failure.unreachable:
                 raise
@@ -68,6 +72,14 @@ def _take_down(machine: Machine, grace_s: float) -> tuple[str, ...]:
         cause = f"its agent is stopped, but the machine is not proved to be off: {trouble.cause}"
         raise HostFailure(machine.name, "power", cause, trouble.next_step, trouble.jump) from trouble
     return notes
+
+
+def _killed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """A remark about the processes that had to be killed, or none."""
+    if not names:
+        return ()
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (f"SIGKILL ended what did not end by itself: {'; '.join(names[:NAMED])}{more}",)
 
 
 def _switch_off(machine: Machine, lost: HostFailure, trouble: HostFailure | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fleet_world.fate import with_scaling
 from fleet_world.hosts import Agent, Host
@@ -98,6 +99,22 @@ def test_one_that_comes_into_reach_when_nobody_needs_it_any_more_is_switched_off
     until(world, lambda: state(world) is HostState.OFF)
     world.close()
     assert not host.up
+
+
+def test_what_had_to_be_killed_is_told(fleet_of: FleetOf) -> None:
+    world, host = fleet(fleet_of, 2)
+    stop, names = host.stop, tuple(f"pid {n} (sleep {n})" for n in range(1, 8))
+    host.stop = lambda grace_s: replace(stop(grace_s), killed=names)  # type: ignore[method-assign]
+    world.begin()
+    until(world, lambda: state(world) is HostState.READY)
+    world.ask("down")
+    until(world, lambda: state(world) is HostState.OFF)
+    world.close()
+    [remark] = [e.reason for e in world.store.events if e.kind == "remark" and e.host == "h02"]
+    assert remark == (
+        "h02: SIGKILL ended what did not end by itself: pid 1 (sleep 1); pid 2 (sleep 2); pid 3 (sleep 3); "
+        "pid 4 (sleep 4); pid 5 (sleep 5) and 2 more"
+    )
 
 
 def test_an_agent_that_no_start_knows_and_that_does_not_end_is_never_taken_for_off(fleet_of: FleetOf) -> None:
