@@ -9,26 +9,32 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fleet_agent.http.call import Call, Message, Receive, Reply, Send
-from fleet_agent.outside.engine import OutsideEngine
-from fleet_agent.outside.relay import Relay
 from fleet_agent.outside.route import Claim, claimed, claimed_by_body, named
 from fleet_wire.agent import AgentConfig, ModelConfig
 from fleet_wire.refusal import Refusal
 
 if TYPE_CHECKING:
+    from fleet_agent.outside.engine import OutsideEngine
+    from fleet_agent.outside.relay import Relay
     from fleet_agent.tracing.traces import Traces
 
 
-class OutsideEngines(Mapping[str, OutsideEngine]):
+class OutsideEngines(Mapping[str, "OutsideEngine"]):
     """By the names of their models. `start` and `stop` all; `answer` a call that is for one of them."""
 
     def __init__(self, config: AgentConfig, nvml: Any = None) -> None:
         """`nvml`: the pynvml module, or None where it isn't installed."""
         outside = [model for model in config.models if model.runtime == "command"]
         self.device = _resolved(config.device, nvml) if outside else ""
-        self._engines = {
-            model.name: OutsideEngine(model, self.device, config.hang_timeout_s, nvml) for model in outside
-        }
+        self._engines: dict[str, OutsideEngine] = {}
+        if outside:
+            # Not at the top: aiohttp is a quarter of an agent's start, and most agents have no such engine.
+            from fleet_agent.outside.engine import OutsideEngine
+            from fleet_agent.outside.relay import Relay
+
+            self._relay: type[Relay] = Relay
+            for model in outside:
+                self._engines[model.name] = OutsideEngine(model, self.device, config.hang_timeout_s, nvml)
         self._commands = {name: engine.command for name, engine in self._engines.items()}
         self._alone = len(outside) == len(config.models)
 
@@ -98,7 +104,7 @@ class OutsideEngines(Mapping[str, OutsideEngine]):
             return _described(engine, claim, draining)
         if draining:
             raise Refusal("unavailable", "this server is draining and takes no new requests", 1.0)
-        await Relay(engine, call, scope, send, has_token, traces).run(claim.path, body)
+        await self._relay(engine, call, scope, send, has_token, traces).run(claim.path, body)
         return True
 
 
