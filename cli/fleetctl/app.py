@@ -126,7 +126,7 @@ def fleetctl(
             help="The fleet file. Else: FLEETCTL_FILE, then ./fleet.yaml and upward.",
         ),
     ] = None,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  its callback prints it and ends
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:

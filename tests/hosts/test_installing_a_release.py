@@ -117,8 +117,8 @@ def test_a_full_disk_leaves_no_part_of_a_release(
 
 def test_the_release_is_named_by_what_is_in_it(fleet_of: Callable[..., FleetSpec], tmp_path: Path) -> None:
     spec = fleet_of([{"name": "here", "address": "local"}])
-    first = release.build(spec, spec.models)
-    assert release.build(spec, spec.models) == first
+    first = release.build(spec.models)
+    assert release.build(spec.models) == first
     archive, digest = first.archive(tmp_path / "a")
     assert first.archive(tmp_path / "b")[1] == digest
     assert archive.stat().st_size > first.size
@@ -126,9 +126,9 @@ def test_the_release_is_named_by_what_is_in_it(fleet_of: Callable[..., FleetSpec
     (source / "__pycache__").mkdir()
     (source / "__pycache__" / "model.pyc").write_bytes(b"x")
     os.utime(source / "model.py", (1, 1))
-    assert release.build(spec, spec.models).key == first.key, "only content counts"
+    assert release.build(spec.models).key == first.key, "only content counts"
     (source / "requirements.txt").write_text("einops\n")
-    second = release.build(spec, spec.models)
+    second = release.build(spec.models)
     assert second.key != first.key
     assert second.requirement_files == ("models/tiny/requirements.txt",)
     assert second.environment_key(()) != first.environment_key(())
@@ -137,7 +137,7 @@ def test_the_release_is_named_by_what_is_in_it(fleet_of: Callable[..., FleetSpec
 
 def test_a_file_that_changes_while_it_is_packed(fleet_of: Callable[..., FleetSpec], tmp_path: Path) -> None:
     spec = fleet_of([{"name": "here", "address": "local"}])
-    built = release.build(spec, spec.models)
+    built = release.build(spec.models)
     (spec.models[0].source / "model.py").write_text("class Twin: ...\n")
     with pytest.raises(HostFailure, match=r"models/tiny/model.py changed"):
         built.archive(tmp_path / "a")
@@ -153,7 +153,7 @@ def test_a_source_that_cannot_be_packed(what: str, fleet_of: Callable[..., Fleet
     else:
         (source / "link").symlink_to("/nowhere" if what == "dangling link" else "/usr")
     with pytest.raises(HostFailure, match="model tiny cannot be packed"):
-        release.build(spec, spec.models)
+        release.build(spec.models)
 
 
 def test_the_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:

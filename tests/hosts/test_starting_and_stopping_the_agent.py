@@ -322,7 +322,7 @@ def test_the_real_agent_serves_and_leaves_nothing_behind(
     spec = fleet_of([host.entry()])
     tiny = Path(__file__).parents[2] / "examples" / "tiny"
     spec = spec.model_copy(update={"models": (spec.models[0].model_copy(update={"source": tiny}),)})
-    release = releases.build(spec, spec.models)
+    release = releases.build(spec.models)
     with Machines(spec, state) as machines:
         machine = machines.machine("h1")
         machine.install(release)

@@ -111,7 +111,7 @@ def _make(fleet: Fleet, output: Path | None, kinds: list[str]) -> None:
     fleet.folder.ensure()
     with Machines(fleet.spec, fleet.folder.path) as machines:
         for pool in fleet.spec.pools:
-            built = release.build(fleet.spec, [fleet.spec.model(name) for name in pool.models])
+            built = release.build([fleet.spec.model(name) for name in pool.models])
             hosts = [fleet.spec.host(name) for name in pool.hosts]
             args = {host.name: host.install.pip_args for host in hosts if not host.is_local}
             if targets:

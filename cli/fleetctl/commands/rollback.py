@@ -96,7 +96,7 @@ def _pools(spec: FleetSpec, name: str | None) -> list[str]:
 def _wanted(spec: FleetSpec, pool: str) -> Release:
     from fleet_controller.hosts.install import release
 
-    return release.build(spec, [spec.model(model) for model in spec.pool(pool).models])
+    return release.build([spec.model(model) for model in spec.pool(pool).models])
 
 
 def _target(spec: FleetSpec, earlier: EarlierReleases, pool: str, wanted: Release, to: str | None) -> str:

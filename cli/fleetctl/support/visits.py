@@ -29,7 +29,7 @@ class Visit:
 def visit(pack: Pack, machines: Machines, names: Sequence[str], within_s: float) -> None:
     """Look at the hosts, all at once; who is not done in time is said to be missing."""
 
-    def work(name: str, say: Callable[[object], None]) -> Visit:
+    def work(name: str, _say: Callable[[object], None]) -> Visit:
         machine, seen = machines.machine(name), Visit()
         looks: dict[str, Callable[[], Any]] = {
             "probe": lambda: asdict(machine.probe()),

@@ -45,7 +45,7 @@ def recommend(target: LatencyTarget, look: Look, can: Capacity | None = None) ->
         if 0 < signal.completed < EVIDENCE and signal.completed + (signal.queued or 0) < EVIDENCE:
             return _say(current, f"{breach}, but from only {signal.completed} requests")
         if can is not None and signal.arrivals_per_s is not None:
-            return _known(target, look, can, breach, over)
+            return _known(look, can, breach, over)
         share = min(p / target.target_ms, MAX_RAISE)
         wanted = max(signal.ready + 1, math.ceil(signal.ready * share))
         if wanted <= current:
@@ -65,7 +65,7 @@ def recommend(target: LatencyTarget, look: Look, can: Capacity | None = None) ->
     return _say(fits, f"{calm}, {enough(fits)}")
 
 
-def _known(target: LatencyTarget, look: Look, can: Capacity, breach: str, over: float) -> Recommendation:
+def _known(look: Look, can: Capacity, breach: str, over: float) -> Recommendation:
     """Late although it is known what a server can carry: too few for the load, or a backlog that is worked off, or
     servers that do less than was learned.
     """

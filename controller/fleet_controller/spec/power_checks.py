@@ -32,7 +32,7 @@ def check_power(draft: Draft, found: Findings) -> None:
             _needs(host, entry, found)
             _bmc(host, entry, found)
         else:
-            _no_driver(host, entry, given, found)
+            _no_driver(entry, given, found)
         _one_each(entry, found)
         _group(host, entry, groups, found)
         for host in entry.hosts:
@@ -117,7 +117,7 @@ def _bmc(host: HostSpec, entry: Entry, found: Findings) -> None:
         found.add(entry.where("power", "ca_file"), message, key=True)
 
 
-def _no_driver(host: HostSpec, entry: Entry, given: set[str], found: Findings) -> None:
+def _no_driver(entry: Entry, given: set[str], found: Findings) -> None:
     keys = given & _OWN
     if not keys:
         return

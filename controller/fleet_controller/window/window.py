@@ -228,7 +228,7 @@ class Window:
             arrivals_per_s=sum(s.arrivals for s in recent) / recent_s if recent_s else None,
             in_flight=sum(s.in_flight for s in latest) if latest else None,
             queued=sum(s.queued for s in latest) + queued_at_hosts if latest else None,
-            utilization=self._utilization(now, ready),
+            utilization=self._utilization(ready),
             p50_ms=p50,
             p95_ms=p95,
             p99_ms=p99,
@@ -336,7 +336,7 @@ class Window:
             return self._pool.latency
         return self._pool.settle(self._joined_at + min(SETTLE_S, self.seconds / 2))
 
-    def _utilization(self, now: float, ready: int) -> float | None:
+    def _utilization(self, ready: int) -> float | None:
         """Mean over the ready hosts. A host that did not report counts as on target while the others are
         below it and as idle while they are above, never past the target (Kubernetes HPA,
         replica_calculator.go): what is not known neither adds nor removes a server. None when fewer than

@@ -94,7 +94,7 @@ def test_made_at_home_loaded_at_a_site_and_installed_there(
     assert fleetctl("validate", cwd=site).returncode == 0
     spec = load_spec(site / "fleet.yaml")
     with Machines(spec, StateFolder.of(spec).path) as machines:
-        built = release.build(spec, spec.models)
+        built = release.build(spec.models)
         assert machines.machine("h1").install(built).sent_bytes > 400_000
         assert machines.machine("h1").install(built).sent_bytes == 0
     [environment] = (host.home / ".fleetctl" / "test" / "h1" / "environments").glob("*-py*")
@@ -179,7 +179,7 @@ def test_a_password_in_fleet_yaml_stays_at_home_and_the_site_finds_its_wheels_al
         file.unlink()
     wheels = Stock(StateFolder.of(spec).path).wheels
     found = wheels.lock(
-        release.build(spec, spec.models).needs(host.install.pip_args), target.parse(kind), lambda text: None
+        release.build(spec.models).needs(host.install.pip_args), target.parse(kind), lambda text: None
     )
     assert len(found.wheels) == 2, "nobody was asked again"
 

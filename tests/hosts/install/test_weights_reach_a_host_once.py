@@ -225,8 +225,8 @@ def test_pinned_files_of_a_model_are_weights_and_not_packed(fleet_of: FleetOf, t
             "weights": [{"file": "model.safetensors", "sha256": SHA256}],
         }
     )
-    loose = releases.build(spec, spec.models)
-    built = releases.build(spec, [pinned])
+    loose = releases.build(spec.models)
+    built = releases.build([pinned])
     assert loose.size > len(CONTENT)
     assert built.size < loose.size - len(CONTENT) + 10
     assert built.weights == (WeightsFile(NAME, SHA256, file=source / "model.safetensors"),)

@@ -22,12 +22,12 @@ def spec(fleet_of: Callable[..., FleetSpec]) -> FleetSpec:
 
 def test_one_that_served_comes_back_as_it_was(spec: FleetSpec, tmp_path: Path) -> None:
     earlier, archives = EarlierReleases(tmp_path), Archives(tmp_path)
-    first = releases.build(spec, spec.models)
+    first = releases.build(spec.models)
     earlier.note("p", first, spec.models, archives)
     source = spec.models[0].source
     assert source is not None
     (source / "model.py").write_text("class Broken: ...\n")
-    second = releases.build(spec, spec.models)
+    second = releases.build(spec.models)
     assert earlier.previous("p", second) == first.key
     with pytest.raises(NothingEarlier):
         earlier.previous("p", first)
@@ -45,7 +45,7 @@ def test_one_that_served_comes_back_as_it_was(spec: FleetSpec, tmp_path: Path) -
 
 def test_it_is_over_when_something_else_serves(spec: FleetSpec, tmp_path: Path) -> None:
     earlier, archives = EarlierReleases(tmp_path), Archives(tmp_path)
-    first = releases.build(spec, spec.models)
+    first = releases.build(spec.models)
     earlier.note("p", first, spec.models, archives)
     mark = earlier.mark()
     earlier.pin({"p": Pin(first.key, "bad", 1.0)})
@@ -61,7 +61,7 @@ def test_it_is_over_when_something_else_serves(spec: FleetSpec, tmp_path: Path) 
 
 def test_the_last_few_are_kept(spec: FleetSpec, tmp_path: Path) -> None:
     earlier, archives = EarlierReleases(tmp_path), Archives(tmp_path)
-    built = releases.build(spec, spec.models)
+    built = releases.build(spec.models)
     for number in range(KEPT + 3):
         earlier.note("p", replace(built, key=f"{number}" * 20), spec.models, archives)
     assert len(earlier.served("p")) == KEPT + 1

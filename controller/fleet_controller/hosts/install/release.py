@@ -18,7 +18,7 @@ from fleet_controller.hosts.install import wheel
 from fleet_controller.hosts.install.credentials import bare
 from fleet_controller.hosts.install.resolve import Needs
 from fleet_controller.hosts.install.weights import WeightsFile
-from fleet_controller.spec import FleetSpec, ModelSpec
+from fleet_controller.spec import ModelSpec
 
 # What editors, tools and version control leave in a model's folder; no model needs it to run.
 _LEFT_OUT = {
@@ -113,7 +113,7 @@ class Release:
         return path, digest
 
 
-def build(spec: FleetSpec, models: Sequence[ModelSpec]) -> Release:
+def build(models: Sequence[ModelSpec]) -> Release:
     """The release with which a host serves `models`. Reads all of their files.
 
     Raises HostFailure (host "this machine", kind "release") for a source folder that cannot be packed.

@@ -85,7 +85,7 @@ def prove_free(place: Place, own: list[Process], device: str) -> list[str]:
                 f"a stranger holds memory of a GPU, and is left alone: {_named(one)}" for one in strangers
             ]
         if time.monotonic() >= until:
-            raise _held(list(guilty.values()), extra, place)
+            raise _held(list(guilty.values()), extra)
         time.sleep(0.2)
 
 
@@ -130,7 +130,7 @@ def _ours(
     return same_user and there.parent == 1 and there.ticks >= int(noted.get("ticks") or 1 << 62)
 
 
-def _held(guilty: list[Holder], extra: list[tuple[Gpu, int]], place: Place) -> Trouble:
+def _held(guilty: list[Holder], extra: list[tuple[Gpu, int]]) -> Trouble:
     if guilty:
         names = "; ".join(_named(one) for one in guilty[:5])
         return Trouble(

@@ -6,5 +6,5 @@ import time
 from typing import Any
 
 
-def errand(args: dict[str, Any]) -> dict[str, Any]:
+def errand(_args: dict[str, Any]) -> dict[str, Any]:
     return {"now": time.time()}
