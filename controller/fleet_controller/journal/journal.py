@@ -18,17 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.config
-import alembic.util
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 
 from fleet_controller import failpoint
-from fleet_controller.journal import history, seal, tables, texts
+from fleet_controller.journal import history, schema, seal, tables, texts
 from fleet_controller.lifecycle import HostState, check_move
 from fleet_controller.records import (
     UNKNOWN_ACTION,
@@ -96,7 +91,7 @@ class Journal:
         journal = cls(engine)
         try:
             journal._migrate()
-        except alembic.util.CommandError as error:
+        except schema.Newer as error:
             raise JournalError(
                 f"{url}: the state store was written by a newer fleetctl ({error}); "
                 "upgrade fleetctl on this machine"
@@ -108,24 +103,17 @@ class Journal:
 
     @failpoint.around("journal.migrate")
     def _migrate(self) -> None:
-        config = alembic.config.Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self._transaction() as connection:
-            script = ScriptDirectory.from_config(config)
-            before = MigrationContext.configure(connection).get_current_revision()
-            known = {step.revision for step in script.walk_revisions()}
-            if before in known and before != script.get_current_head():
-                self._back_up(str(script.get_current_head()))
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
-            if before is not None:
+            fresh = schema.revision(connection) is None
+            schema.bring_up_to_date(connection, self._back_up)
+            if not fresh:
                 seal.put_missing(connection)
 
-    def _back_up(self, revision: str) -> None:
-        """Keep the SQLite file as it is before it is migrated to `revision`, beside it."""
+    def _back_up(self) -> None:
+        """Keep the SQLite file as it is before it is migrated, beside it."""
         if self._engine.url.get_backend_name() != "sqlite" or not self._engine.url.database:
             return
-        copy = Path(f"{self._engine.url.database}.before-{revision}")
+        copy = Path(f"{self._engine.url.database}.before-{schema.NEWEST}")
         _private_file(copy)
         with (
             closing(sqlite3.connect(self._engine.url.database)) as source,

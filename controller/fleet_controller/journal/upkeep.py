@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
-from fleet_controller.journal import seal, tables, texts
+from fleet_controller.journal import schema, seal, tables, texts
 from fleet_controller.journal.journal import Journal, JournalError
 from fleet_controller.records import KeyRecord, PoolRecord
 
 SQLITE = "sqlite:///"
-MIGRATIONS = Path(__file__).parent / "migrations"
 SIDES = ("-wal", "-shm")  # what SQLite keeps beside its file
 MOST_PROBLEMS = 100  # of SQLite's own check
 
@@ -62,11 +59,10 @@ def facts(path: Path) -> Facts:
             if table.name in there
         }
         first = connection.scalar(sa.select(sa.func.min(tables.events.c.at))) if "events" in there else None
-        revision = MigrationContext.configure(connection).get_current_revision()
-    newest = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+        revision = schema.revision(connection)
     wal = path.with_name(path.name + "-wal")
     wal_bytes = wal.stat().st_size if wal.exists() else 0
-    return Facts(path, path.stat().st_size, wal_bytes, revision, newest, rows, first)
+    return Facts(path, path.stat().st_size, wal_bytes, revision, schema.NEWEST, rows, first)
 
 
 def problems(path: Path) -> list[str]:
@@ -80,8 +76,8 @@ def problems(path: Path) -> list[str]:
             there = set(sa.inspect(connection).get_table_names())
             missing = [table.name for table in seal.SEALED if table.name not in there]
             found += [f"there is no table {name}" for name in missing]
-            revision = MigrationContext.configure(connection).get_current_revision()
-            if revision != ScriptDirectory(str(MIGRATIONS)).get_current_head():
+            revision = schema.revision(connection)
+            if revision != schema.NEWEST:
                 return [*found, *_unknown(revision)]
             for table in seal.SEALED:
                 if table.name in there:
@@ -154,8 +150,7 @@ def put_back(saved: Saved, journal: Journal) -> None:
 
 
 def _unknown(revision: str | None) -> list[str]:
-    known = {step.revision for step in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if revision in known:
+    if revision in schema.KNOWN:
         return []  # an older one is migrated, and sealed, at the next start
     return [f"its schema is revision {revision}, which this fleetctl does not know; upgrade fleetctl"]
 

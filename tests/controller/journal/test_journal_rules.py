@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet_controller.journal import Busy, Journal, JournalError, KeyExists, KeyRecord, PoolRecord
+from fleet_controller.journal import Busy, Journal, JournalError, KeyExists, KeyRecord, PoolRecord, schema
 from fleet_controller.lifecycle import GOING_DOWN, NEXT, STARTING_UP, HostState, IllegalMove, check_move
 
 S = HostState
@@ -226,6 +229,24 @@ def test_a_store_of_a_newer_fleetctl_is_refused(journal: Journal, url: str) -> N
     with pytest.raises(JournalError, match=r"newer fleetctl.*9999.*upgrade fleetctl") as refusal:
         Journal.open(url)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_steps_files_are_named_by_their_revisions() -> None:
+    script = ScriptDirectory(str(schema.MIGRATIONS))
+    assert {step.revision for step in script.walk_revisions()} == schema.KNOWN
+    assert script.get_current_head() == schema.NEWEST
+
+
+def test_only_a_store_that_is_to_be_migrated_needs_alembic(journal: Journal, url: str) -> None:
+    program = (
+        "import sys; from fleet_controller.journal import Journal; Journal.open(sys.argv[1]).close(); "
+        "print('alembic' in sys.modules)"
+    )
+    for store, needed in ((url, False), (f"{url}.fresh", True)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, store], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{needed}\n"
 
 
 def test_a_store_of_an_older_fleetctl_is_brought_up_and_keeps_what_it_held(
