@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -89,6 +90,36 @@ def test_what_an_interrupted_transfer_left_is_cleared_away(
     other = replace(stub_release, key="f" * 20)
     machine.install(other)
     assert not old.exists()
+
+
+def test_what_a_machine_that_died_amid_an_installation_left_is_removed_by_the_next(
+    machine: Machine, root: Path, stub_release: Release
+) -> None:
+    machine.install(stub_release)
+    unpacked, made = root / "releases" / ".0123.4567", root / "environments" / "0123-py3.11.part"
+    sent = root / "releases" / ".0123.tar"  # somebody may be sending it: nothing is known until it is old
+    for folder in (unpacked, made):
+        (folder / "lib").mkdir(parents=True)
+        (folder / "lib" / "half").write_bytes(b"half")
+    sent.write_bytes(b"half")
+    machine.install(stub_release)
+    assert (unpacked.exists(), made.exists(), sent.exists()) == (False, False, True)
+    assert (root / "releases" / stub_release.key / "release.json").exists()
+
+
+def test_what_somebody_is_at_work_in_is_left_alone(
+    machine: Machine, root: Path, stub_release: Release
+) -> None:
+    machine.install(stub_release)
+    for kind, name in (("releases", ".0123.4567"), ("environments", "0123-py3.11.part")):
+        folder = root / kind / name
+        folder.mkdir(parents=True)
+        with (root / kind / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            machine.install(stub_release)
+            assert folder.exists()
+        machine.install(stub_release)
+        assert not folder.exists(), "nobody has the lock any more"
 
 
 @pytest.mark.machine

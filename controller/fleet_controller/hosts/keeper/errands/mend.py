@@ -6,8 +6,8 @@ import getpass
 from typing import Any
 
 from fleet_controller.hosts.keeper.elevation import elevation_of
-from fleet_controller.hosts.keeper.facts.place import left_over
 from fleet_controller.hosts.keeper.files import folder, remove
+from fleet_controller.hosts.keeper.leftovers import left_over
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.speech import Trouble
 

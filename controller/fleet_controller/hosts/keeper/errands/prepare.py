@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 from fleet_controller.hosts.keeper.environment import whole
-from fleet_controller.hosts.keeper.files import folder, free_bytes, no_room, remove
+from fleet_controller.hosts.keeper.files import folder, free_bytes, no_room
 from fleet_controller.hosts.keeper.interpreter import environment_of, facts_of, version_of
+from fleet_controller.hosts.keeper.leftovers import clear
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.release import intact, needs
 from fleet_controller.hosts.keeper.weights import place_of, sent_file, unchanged
-
-# A transfer that nobody went on with for so long is given up.
-STALE_S = 2 * 86400
 
 
 def errand(args: dict[str, Any]) -> dict[str, Any]:
@@ -37,12 +34,11 @@ def errand(args: dict[str, Any]) -> dict[str, Any]:
     }
     releases = folder(folder(place.root), "releases")
     answer["upload"] = os.path.join(releases, ".{}.tar".format(args["key"]))
+    clear(place)
     answer["free"] = free = free_bytes(releases)
     need = 2 * args["size"] + (1 << 20)
     if not present and free < need:
         raise no_room(releases, f"the release needs {need / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
-    for below in (releases, os.path.join(place.shared, "weights"), os.path.join(place.shared, "wheels")):
-        sweep(below)
     for one in args["weights"]:
         if not one["mount"]:
             folder(place_of(place.shared, one["sha256"]))
@@ -70,21 +66,3 @@ def wheels(place: Place) -> list[str]:
         if not name.startswith(".")
         and any(not f.startswith(".") for f in os.listdir(os.path.join(base, name)))
     ]
-
-
-def sweep(base: str) -> None:
-    """Remove what interrupted transfers left and nobody went on with."""
-    for top, names, files in os.walk(base):
-        if top != base:
-            names[:] = []
-        for name in files:
-            path = os.path.join(top, name)
-            try:
-                if (
-                    name.startswith(".")
-                    and name.endswith(".part")
-                    and time.time() - os.lstat(path).st_mtime > STALE_S
-                ):
-                    remove(path)
-            except OSError:
-                continue

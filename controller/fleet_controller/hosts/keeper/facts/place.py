@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from typing import Any
 
 from fleet_controller.hosts.keeper.files import read, read_json
+from fleet_controller.hosts.keeper.leftovers import left_over
 from fleet_controller.hosts.keeper.place import Place
 from fleet_controller.hosts.keeper.processes import holder, listeners
 from fleet_controller.hosts.keeper.release import proved
 from fleet_controller.hosts.keeper.speech import Trouble
-
-# Younger ones may be under way, or be taken up again by the next `up`.
-ABANDONED_S = 2 * 86400.0
 
 
 def disk(place: Place) -> dict[str, Any]:
@@ -54,22 +51,6 @@ def kind_of(path: str) -> str:
         if inside and len(at) >= len(best):
             best, kind = at, after
     return kind
-
-
-def left_over(place: Place) -> list[str]:
-    """What transfers and installations that were interrupted long ago, and never taken up again, have left."""
-    found = []
-    shared = [os.path.join(place.shared, name) for name in ("weights", "wheels")]
-    for base in (place.path("releases"), place.path("environments"), *shared):
-        for top, folders, files in os.walk(base):
-            for name in (*folders, *files):
-                path = os.path.join(top, name)
-                half = name.endswith(".part") or (name.startswith(".") and name != ".lock" and top == base)
-                if half and time.time() - os.lstat(path).st_mtime > ABANDONED_S:
-                    found.append(path)
-            if top != base:
-                folders[:] = []
-    return found
 
 
 def abandoned(place: Place) -> dict[str, Any]:
