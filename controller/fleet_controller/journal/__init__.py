@@ -1,6 +1,7 @@
 """The state store: what each host is meant to be and was last seen as, open actions, operator requests, events."""
 
-from fleet_controller.journal.journal import Busy, Journal, JournalError, JournalGone, KeyExists
+from fleet_controller.journal.journal import Busy, Journal, KeyExists
+from fleet_controller.journal.store import JournalError, JournalGone
 from fleet_controller.records import (
     Action,
     Answer,

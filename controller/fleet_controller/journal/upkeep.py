@@ -19,7 +19,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from fleet_controller.journal import schema, seal, tables, texts
-from fleet_controller.journal.journal import Journal, JournalError
+from fleet_controller.journal.journal import Journal
+from fleet_controller.journal.store import JournalError
 from fleet_controller.records import KeyRecord, PoolRecord
 
 SQLITE = "sqlite:///"

@@ -216,7 +216,7 @@ def test_the_store_is_private_and_survives_power_loss(journal: Journal, url: str
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     for sibling in file.parent.iterdir():
         assert stat.S_IMODE(sibling.stat().st_mode) == 0o600, sibling
-    with journal._engine.connect() as connection:  # synchronous is a setting of each connection
+    with journal._store.engine.connect() as connection:  # synchronous is a setting of each connection
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000

@@ -14,10 +14,11 @@ from fleet_controller.failpoint import MARK
 from fleet_controller.hosts.keeper import errands
 from fleet_controller.hosts.machine import Machine
 from fleet_controller.journal import Journal
+from fleet_controller.journal.store import Store
 
 # No step of the controller's: what an operator runs there by `fleetctl exec` and `fleetctl doctor`.
 OPERATORS = ("'execute'", "'knock'", "'mend'")
-PLACES: tuple[type, ...] = (Journal, Machine, FrontDoor, Daemon)
+PLACES: tuple[type, ...] = (Store, Journal, Machine, FrontDoor, Daemon)
 
 
 def points() -> list[str]:
@@ -51,7 +52,7 @@ def _acts(method: object) -> bool:
             continue
         called = ast.unparse(node.func)
         words = [ast.unparse(a) for a in node.args] + [ast.unparse(k.value) for k in node.keywords]
-        if called == "self._transaction" and "True" not in words:
+        if called in ("self._transaction", "self.transaction") and "True" not in words:
             return True
         if called == "self._ask" and words[0] not in OPERATORS and not _only_looks(words[0]):
             return True
