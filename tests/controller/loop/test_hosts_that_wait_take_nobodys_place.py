@@ -40,10 +40,13 @@ def test_a_host_that_loads_leaves_its_place_to_the_next(fleet: Callable[..., Any
     one = fleet(hosts=2, min_servers=2)
     one.change(lambda spec: spec["controller"].update(parallel=1))
     for name in "ab":
-        one.behave(name, load_s=8)
+        one.behave(name, load_s=600)
     one.control()
     one.ask("up")
     one.until(lambda: one.count("loading") == 2, "both to load at once", timeout_s=50)
+    for name in "ab":
+        one.behave(name)
+    one.until(lambda: one.count("ready") == 2, "both to be ready")
 
 
 def test_one_at_a_time_is_kept_where_the_operator_says_so(fleet: Callable[..., Any]) -> None:

