@@ -5,6 +5,7 @@ FLEET_UPDATE=1 writes fleet.yaml and docs/fleet-yaml.md anew.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -120,6 +121,7 @@ def test_there_are_samples() -> None:
     assert {path.stem for path in SAMPLES} >= {"local", "ssh", "vms-with-power"}
 
 
+@functools.cache
 def validator() -> jsonschema.Draft202012Validator:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
