@@ -132,7 +132,7 @@ def _events(journal: Journal | None, name: str, most: int) -> list[dict[str, Any
 def _asked(fleet: Fleet, host: HostSpec, record: HostRecord | None) -> dict[str, Any]:
     """What its agent and its power control say now, both at once."""
     # Not at the top: they bring paramiko and urllib3.
-    from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.machines import Machines
     from fleet_controller.observe import Observer, Target
 
     with Machines(fleet.spec, fleet.folder.path) as machines, ThreadPoolExecutor(2) as threads:

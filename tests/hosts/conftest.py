@@ -14,7 +14,7 @@ from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.install.release import Release, ReleaseFile
 from fleet_controller.hosts.local import LocalTransport
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.hosts.transport import Transport

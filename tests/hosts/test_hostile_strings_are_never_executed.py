@@ -11,7 +11,7 @@ from fleet_lab.host import Host
 from fleet_lab.hostile import PAYLOADS, RUN
 
 from fleet_controller.hosts.command import Command
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.spec import FleetSpec, SpecError

@@ -18,7 +18,8 @@ from fleet_lab.host import Host
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install import release, wheel
 from fleet_controller.hosts.install.release import Release
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 MachinesOf = Callable[..., Machines]

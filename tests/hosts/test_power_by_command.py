@@ -12,7 +12,8 @@ import pytest
 from fleet_lab.host import Host
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 FleetOf = Callable[..., FleetSpec]

@@ -14,7 +14,7 @@ from fleet_lab.host import Host
 from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 pytestmark = pytest.mark.machine

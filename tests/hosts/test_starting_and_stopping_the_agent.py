@@ -24,7 +24,8 @@ from fleet_lab.lab import Lab
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install import release as releases
 from fleet_controller.hosts.install.release import Release
-from fleet_controller.hosts.machine import LISTEN_TIMEOUT_S, Machine, Machines
+from fleet_controller.hosts.machine import LISTEN_TIMEOUT_S, Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 from fleet_wire.agent import RunFile
 

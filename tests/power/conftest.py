@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import load
 
 MachineOf = Callable[..., Machine]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fleet_controller.hosts.install.bundle import Contents, Want
     from fleet_controller.hosts.install.installer import Stock
     from fleet_controller.hosts.install.target import Target
-    from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.machines import Machines
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -104,7 +104,7 @@ def _make(fleet: Fleet, output: Path | None, kinds: list[str]) -> None:
     # Not at the top: paramiko takes a third of a second.
     from fleet_controller.hosts.install import release
     from fleet_controller.hosts.install.bundle import BundleError, Want, write
-    from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.machines import Machines
 
     targets = [_kind(text) for text in kinds]
     wants: list[Want] = []

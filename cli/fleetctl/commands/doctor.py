@@ -62,7 +62,7 @@ def doctor(
     # Not at the top: it brings paramiko.
     from fleet_controller.hosts.doctor.report import mends
     from fleet_controller.hosts.doctor.rounds import Rounds
-    from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.machines import Machines
     from fleet_controller.hosts.sudo import SudoPassword
 
     records, trouble = _records(fleet)

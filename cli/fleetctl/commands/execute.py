@@ -103,7 +103,7 @@ def execute(
     Exit code: 0 where it ended with 0 everywhere, 3 where it did so somewhere, 4 where no host was reached, else 1.
     """
     # Not at the top: it brings paramiko.
-    from fleet_controller.hosts.machine import Machines
+    from fleet_controller.hosts.machines import Machines
     from fleet_controller.hosts.sudo import SudoPassword
     from fleetctl.sidebyside import SideBySide
 

@@ -77,7 +77,7 @@ def _open(fleet: Fleet, names: Sequence[str], stack: ExitStack) -> dict[str, Sou
     globs = [name for name in names if name not in DAEMONS]
     if globs:
         # Not at the top: it brings paramiko, which the daemons' logs don't need.
-        from fleet_controller.hosts.machine import Machines
+        from fleet_controller.hosts.machines import Machines
 
         machines = stack.enter_context(Machines(fleet.spec, fleet.folder.path))
         for host in hosts_meant(fleet.spec, globs):

@@ -80,7 +80,7 @@ def _gather_into(
     _say("status, events, plan, doctor")
     gather.commands(pack, file, [pool.name for pool in fleet.pools] if fleet is not None else [], hosts)
     if fleet is not None and hosts:
-        from fleet_controller.hosts.machine import Machines
+        from fleet_controller.hosts.machines import Machines
         from fleetctl.support.visits import visit
 
         _say(f"{len(hosts)} hosts, at most {timeout_s:.0f} s")

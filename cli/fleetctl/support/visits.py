@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleetctl.sidebyside import Done, SideBySide
 from fleetctl.support.pack import Pack
 

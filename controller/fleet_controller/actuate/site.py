@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fleet_controller.hosts.install.earlier import EarlierReleases, chosen
 from fleet_controller.hosts.install.release import Release, build
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.lifecycle import HostState
 from fleet_controller.observe import Target

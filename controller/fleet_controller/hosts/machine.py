@@ -1,55 +1,34 @@
-"""One machine of the fleet and everything that is done to it; all machines of a fleet with their connections."""
+"""One machine of the fleet and everything that is done to it."""
 
 from __future__ import annotations
 
 import base64
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fleet_controller import failpoint
+from fleet_controller.hosts.agentconfig import agent_config, bracketed
 from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.errand import run_errand
 from fleet_controller.hosts.failure import printable
 from fleet_controller.hosts.grown import Grown
-from fleet_controller.hosts.inheritance import passwords
 from fleet_controller.hosts.install.installer import Installed, Installer, Stock
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.target import Target
-from fleet_controller.hosts.local import LocalTransport
 from fleet_controller.hosts.parcel import may_become_root, module_text
-from fleet_controller.hosts.power import Power, Reading, make_power
-from fleet_controller.hosts.power.wol import Sign
-from fleet_controller.hosts.ssh.connections import Connections
-from fleet_controller.hosts.ssh.transport import SshTransport
+from fleet_controller.hosts.power import Power, Reading
 from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.hosts.transport import Hear, Transport
 from fleet_controller.spec import FleetSpec, HostSpec, LatencyTarget, ModelSpec
-from fleet_controller.spec.command import CommandSpec
-from fleet_controller.spec.weights import TensorSpec
-from fleet_wire.agent import (
-    AgentConfig,
-    ComputeConfig,
-    ModelConfig,
-    RecycleConfig,
-    RunFile,
-    TelemetryConfig,
-    TensorConfig,
-    WeightsFile,
-)
-from fleet_wire.command import CommandConfig, MetricNames
+from fleet_wire.agent import RunFile
 
 # The agent listens before it loads its models; what takes long until then is importing torch from a cold disk.
 LISTEN_TIMEOUT_S = 120.0
 # Beyond what was to be waited for: a slow machine, and the way there and back.
 FOLLOW_SLACK_S = 20.0
 EXECUTE_SLACK_S = 30.0
-# A machine that is off does not answer; asking it must not cost much.
-RING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -161,22 +140,7 @@ class Machine:
         that don't hold on this host, strangers on its GPU.
         """
         host = self.spec
-        config = AgentConfig(
-            fleet=self._fleet,
-            host=self.name,
-            action_id=action_id,
-            release=release.key,
-            listen=f"{_bracketed(host.bind_address)}:{host.agent.port}",
-            device=host.agent.device,
-            threads=host.agent.threads,
-            models=[_model_config(model) for model in models],
-            device_memory_total_bytes=host.device_memory_bytes,
-            drain_timeout_s=host.agent.drain_timeout,
-            latency_target_ms=None if target is None else target.target_ms,
-            latency_percentile=95.0 if target is None else target.percentile,
-            recycle=RecycleConfig(**host.agent.recycle.model_dump()),
-            telemetry=TelemetryConfig(**host.agent.telemetry.model_dump()),
-        )
+        config = agent_config(self._fleet, host, models, release.key, action_id, target)
         wait = min(LISTEN_TIMEOUT_S, host.agent.start_timeout)
         answer = self._ask(
             "start",
@@ -297,7 +261,7 @@ class Machine:
         address = (
             self.spec.address if wildcard and not self.spec.is_local else "127.0.0.1" if wildcard else bind
         )
-        return f"http://{_bracketed(address)}:{port}"
+        return f"http://{bracketed(address)}:{port}"
 
     def power_status(self) -> Reading:
         """What its power control says now; unknown with the reason where that can't be asked. Never raises."""
@@ -342,134 +306,3 @@ class Machine:
             progress,
             streams,
         )
-
-
-def _model_config(model: ModelSpec) -> ModelConfig:
-    return ModelConfig(
-        name=model.name,
-        version=model.version,
-        path=f"models/{model.name}",  # in the release's folder; the keeper knows where that is
-        format=model.format,
-        entrypoint=model.entrypoint,
-        weights=[WeightsFile(**pin.model_dump(exclude={"origin", "mount"})) for pin in model.weights],
-        inputs=[_tensor(tensor) for tensor in model.inputs],
-        outputs=[_tensor(tensor) for tensor in model.outputs],
-        compute=ComputeConfig(**model.compute.model_dump()),
-        max_batch_size=model.batching.max_batch_size,
-        max_queue_delay_ms=model.batching.max_queue_delay_ms,
-        max_queue_size=model.batching.max_queue_size,
-        length_buckets=model.batching.length_buckets,
-        device_memory_bytes=model.device_memory_bytes,
-        options=model.options,
-        runtime=model.runtime,
-        command=None if model.command is None else _command(model.command),
-    )
-
-
-def _command(command: CommandSpec) -> CommandConfig:
-    metrics = command.metrics
-    return CommandConfig(
-        argv=list(command.argv),
-        env=command.env,
-        folder=command.folder,
-        port=command.port,
-        health=command.health,
-        health_interval_s=command.health_interval,
-        paths=list(command.paths),
-        served_name=command.served_name,
-        max_in_flight=command.max_in_flight,
-        start_timeout_s=command.start_timeout,
-        hang_timeout_s=command.hang_timeout,
-        stop_signal=command.stop_signal,
-        stop_grace_s=command.stop_grace,
-        metrics=None if metrics is None else MetricNames(**metrics.model_dump()),
-    )
-
-
-def _tensor(tensor: TensorSpec) -> TensorConfig:
-    return TensorConfig(name=tensor.name, datatype=tensor.datatype, shape=list(tensor.shape))
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
-class Bell:
-    """Whether a machine itself answers, asked at its SSH port without logging in."""
-
-    def __init__(self, connections: Connections, host: HostSpec) -> None:
-        self._connections = connections
-        self._host = host
-
-    def ring(self) -> Sign:
-        if self._host.is_local:
-            return "greets"
-        within_s = min(RING_S, self._host.ssh.connect_timeout)
-        return self._connections.to_host(self._host.name).ring(within_s)
-
-
-def _place(folder: Path, host: HostSpec, fleet: str) -> tuple[str, ...]:
-    """Where a host's files are: the folder that its user's fleets have in common, and what is below it."""
-    if host.is_local:
-        return str(folder.resolve() / "hosts"), host.name
-    return host.install.directory, fleet, host.name
-
-
-class Machines:
-    """The machines of a fleet. One SSH connection per host, shared by all who use it; safe for threads.
-
-    `folder` is the state folder: local hosts live in it, and packed releases. `sudo` goes to those errands alone that
-    may become root.
-    """
-
-    def __init__(self, spec: FleetSpec, folder: Path, sudo: SudoPassword | None = None) -> None:
-        self._spec = spec
-        self._secrets = passwords(spec)
-        self._stock = Stock(folder, self._secrets)
-        self._folder = folder
-        self._connections = Connections(spec)
-        self._sudo = sudo or SudoPassword()
-        self._lock = threading.Lock()
-        self._machines: dict[str, Machine] = {}
-
-    @property
-    def stock(self) -> Stock:
-        """What this machine keeps for the hosts: wheels, weights, packed releases."""
-        return self._stock
-
-    def machine(self, name: str) -> Machine:
-        """Raises UnknownName. Nothing is connected before it is used."""
-        with self._lock:
-            if name not in self._machines:
-                host = self._spec.host(name)
-                own = self._transport(host)
-                power = make_power(host, self._power_transport(host), own, Bell(self._connections, host))
-                place = _place(self._folder, host, self._spec.fleet)
-                self._machines[name] = Machine(self._spec, host, own, power, self._stock, place, self._sudo)
-            return self._machines[name]
-
-    def reaching_s(self, name: str) -> float:
-        """For how many seconds a connection to it has been tried by now; 0: it is there, or nobody tries."""
-        return self._connections.reaching_s(name)
-
-    def _transport(self, host: HostSpec) -> Transport:
-        if host.is_local:
-            return LocalTransport(host.name, withheld=self._secrets)
-        return SshTransport(self._connections.to_host(host.name), host.ssh.command_timeout)
-
-    def _power_transport(self, host: HostSpec) -> Transport:
-        via = host.power.via
-        if via is None:
-            return LocalTransport(host.name, withheld=self._secrets)
-        return self._transport(self._spec.host(via))
-
-    def close(self) -> None:
-        self._connections.close()
-
-    def __enter__(self) -> Machines:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

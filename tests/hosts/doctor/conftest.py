@@ -18,7 +18,7 @@ from fleet_controller.hosts.doctor.finding import Finding
 from fleet_controller.hosts.doctor.report import Report
 from fleet_controller.hosts.doctor.rounds import Rounds
 from fleet_controller.hosts.keeper.facts.nvidia import APPS, FIELDS, ROWS
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.spec import FleetSpec, HostSpec
 

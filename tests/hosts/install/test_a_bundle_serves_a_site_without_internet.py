@@ -18,7 +18,7 @@ from fleet_lab.host import Host
 from fleet_controller.hosts.install import release, target, wheel
 from fleet_controller.hosts.install.bundle import BundleError, load
 from fleet_controller.hosts.install.installer import Stock
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import load as load_spec
 from fleet_controller.statefolder import StateFolder
 

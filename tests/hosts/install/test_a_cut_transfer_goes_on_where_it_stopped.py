@@ -19,7 +19,8 @@ from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.sending import Pace
 from fleet_controller.hosts.install.weights import WeightsFile
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 FleetOf = Callable[..., FleetSpec]

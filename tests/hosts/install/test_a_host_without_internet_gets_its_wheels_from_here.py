@@ -16,7 +16,7 @@ from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.resolve import Needs, _wanted
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.spec import FleetSpec
 

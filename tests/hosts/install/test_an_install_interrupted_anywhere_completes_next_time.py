@@ -30,7 +30,8 @@ from fleet_controller.hosts.command import Command
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.weights import WeightsFile
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh.transport import SshTransport
 from fleet_controller.hosts.transport import Result
 from fleet_controller.spec import FleetSpec

@@ -17,7 +17,8 @@ from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.earlier import EarlierReleases
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.weights import WeightsFile
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 CONTENT = os.urandom(300_000)

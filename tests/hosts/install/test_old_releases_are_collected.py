@@ -15,7 +15,7 @@ from fleet_lab.host import Host
 
 from fleet_controller.hosts.install.release import Release
 from fleet_controller.hosts.install.weights import WeightsFile
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 FleetOf = Callable[..., FleetSpec]

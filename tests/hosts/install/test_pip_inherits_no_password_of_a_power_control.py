@@ -9,7 +9,7 @@ import pytest
 
 from fleet_controller.hosts.install import target
 from fleet_controller.hosts.install.resolve import Needs
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 # Every Python that is started notes its arguments and its environment.

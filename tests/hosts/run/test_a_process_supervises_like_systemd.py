@@ -20,7 +20,8 @@ from fleet_lab import processes
 from fleet_controller.hosts import keeper
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 
 PROGRAM = Path(keeper.__file__).parent / "supervision" / "program.py"

@@ -22,7 +22,8 @@ from fleet_lab.processes import Process
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
-from fleet_controller.hosts.machine import Machine, Machines
+from fleet_controller.hosts.machine import Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.spec import FleetSpec
 from fleet_wire.agent import RunFile
 

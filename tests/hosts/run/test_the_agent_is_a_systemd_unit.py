@@ -14,7 +14,8 @@ from fleet_lab.systemd import SUDO_PASSWORD, SystemdHost
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
-from fleet_controller.hosts.machine import AgentProcess, Machine, Machines
+from fleet_controller.hosts.machine import AgentProcess, Machine
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.spec import FleetSpec
 from fleet_wire.agent import RunFile

@@ -13,7 +13,7 @@ from fleet_lab.host import Host
 
 from fleet_controller.hosts.failure import HostFailure
 from fleet_controller.hosts.install.release import Release
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.sudo import SudoPassword
 from fleet_controller.spec import FleetSpec
 

@@ -15,7 +15,7 @@ from fleet_lab.blackhole import mute
 from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh import gate
 from fleet_controller.hosts.ssh.gate import Gate
 from fleet_controller.spec import FleetSpec

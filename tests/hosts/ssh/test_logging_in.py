@@ -12,7 +12,7 @@ from fleet_lab.host import Host, make_key, program
 from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 
 MachinesOf = Callable[..., Machines]
 

@@ -11,7 +11,7 @@ from fleet_lab.host import Host, make_key
 from fleet_lab.lab import Lab
 
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh.connection import SshConnection
 from fleet_controller.hosts.ssh.connections import Connections
 from fleet_controller.spec import FleetSpec

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fleet_controller.hosts.doctor.report import TRUST, Mend
 from fleet_controller.hosts.failure import HostFailure
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.hosts.ssh import keys
 from fleet_controller.spec import FleetSpec
 

@@ -16,7 +16,7 @@ from fleet_controller.hosts.doctor.report import HostReport, Mend, Report
 from fleet_controller.hosts.doctor.twins import twins
 from fleet_controller.hosts.doctor.visit import visit
 from fleet_controller.hosts.failure import HostFailure, brief
-from fleet_controller.hosts.machine import Machines
+from fleet_controller.hosts.machines import Machines
 from fleet_controller.records import HostRecord
 from fleet_controller.spec import FleetSpec
 
