@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet_agent.queue.batch import Batch, Finished
+from fleet_agent.queue.batch import Batch
 from fleet_agent.queue.batcher import Batcher
 from fleet_wire.refusal import Refusal
 
@@ -71,7 +71,7 @@ def test_an_answer_is_joined_in_order_though_its_batches_return_out_of_order():
     assert first and second and third
     assert queue.finish(third, ["e"], 1.0) == ([], 0)
     assert queue.finish(first, ["ab"], 1.0) == ([], 0)
-    assert queue.finish(second, ["cd"], 1.0) == ([Finished(1, ["ab", "cd", "e"])], 0)
+    assert queue.finish(second, ["cd"], 1.0) == ([(1, ["ab", "cd", "e"])], 0)
     assert repr(queue) == "<Batcher 0 queued, 0 in flight, 0 items wait>"
 
 
@@ -130,7 +130,7 @@ def test_a_refused_part_ends_its_request_and_no_other():
     batch = queue.take(0.0).batch
     assert batch is not None
     bad = Refusal("bad_request", "instance 0")
-    assert queue.finish(batch, ["ab", bad], 1.0) == ([Finished(1, ["ab"]), Finished(2, bad)], 0)
+    assert queue.finish(batch, ["ab", bad], 1.0) == ([(1, ["ab"]), (2, bad)], 0)
     assert queue.take(1.0).batch is None
 
 

@@ -92,11 +92,11 @@ class Life(RuleBasedStateMachine):
 
     def over(self, finished: list[Finished[int, Items]], unwanted: int, batch: Batch[int]) -> None:
         assert unwanted == sum(part.size for part in batch.parts if part.request not in self.open)
-        for end in finished:
-            self.open.remove(end.request)
-            if not isinstance(end.outcome, Refusal):
-                answer = [item for part in end.outcome for item in part]
-                assert answer == [(end.request, i) for i in range(self.counts[end.request])]
+        for request, outcome in finished:
+            self.open.remove(request)
+            if not isinstance(outcome, Refusal):
+                answer = [item for part in outcome for item in part]
+                assert answer == [(request, i) for i in range(self.counts[request])]
 
     @invariant()
     def counts_agree(self) -> None:

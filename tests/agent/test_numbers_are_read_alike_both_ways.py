@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet_agent.protocol import tensorcall
+from fleet_agent.protocol import raw, tensorcall
 from fleet_agent.served.answer import Answer
 from fleet_agent.served.ledger import Ledger
 from fleet_agent.served.traits import Traits
+from fleet_agent.values.payload import count_of, cut, is_finite, joined, packed, unpacked
 from fleet_agent.values.vectors import VectorReader
 from fleet_wire.agent import ModelConfig
 from fleet_wire.refusal import Refusal
@@ -96,13 +97,11 @@ def call(model, rows, **more):
 
 def test_a_head_that_came_before_gives_what_it_gave_then():
     model = served()
-    first = call(model, [[1, 2]])
-    again = call(model, [[3, 4]])
+    _, first, _, _ = call(model, [[1, 2]])
+    _, payload, again, _ = call(model, [[3, 4]])
     assert len(model.forms) == 1
-    assert first.payload["x"].tolist() == [[1, 2]] and again.payload["x"].tolist() == [[3, 4]]
-    replies = [
-        asked.reply(Answer(np.array([[n]], np.float32), True, None)) for n, asked in ((5, again), (6, again))
-    ]
+    assert unpacked(first)["x"].tolist() == [[1, 2]] and unpacked(payload)["x"].tolist() == [[3, 4]]
+    replies = [again.reply(Answer(np.array([[n]], np.float32), True, None)) for n in (5, 6)]
     assert [np.frombuffer(reply.body[-4:], np.float32)[0] for reply in replies] == [5, 6]
     assert replies[0].headers == replies[1].headers and replies[0].body[:-4] == replies[1].body[:-4]
     # Another shape of the answer has another head.
@@ -112,7 +111,8 @@ def test_a_head_that_came_before_gives_what_it_gave_then():
 
 def test_a_head_with_an_id_of_its_own_is_not_kept():
     model = served()
-    reply = call(model, [[1, 2]], id="a").reply(Answer(np.array([[5]], np.float32), True, None))
+    _, _, saying, _ = call(model, [[1, 2]], id="a")
+    reply = saying.reply(Answer(np.array([[5]], np.float32), True, None))
     assert b'"id":"a"' in reply.body and not model.forms
 
 
@@ -124,3 +124,35 @@ def test_a_known_head_with_a_body_of_another_length_is_refused():
         tensorcall.read(model, b"%d" % len(head), head + bytes(12))
     with pytest.raises(Refusal, match="not in the body"):
         tensorcall.read(model, b"%d" % len(head), head + bytes(4))
+
+
+DTYPED = {"FP32": "<f4", "INT8": "i1", "UINT16": "<u2", "FP64": "<f8", "BOOL": "?"}
+
+
+@given(
+    st.sampled_from(sorted(DTYPED)), st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=4)
+)
+def test_bare_numbers_and_a_cut_of_them_are_what_numpy_reads(datatype, width, counts):
+    """Packed, which is kept as bytes, and arrays, which are made of what has to be looked at, are the same numbers."""
+    tensor = [{"name": "x", "datatype": datatype, "shape": [-1, width]}]
+    model = served()
+    model.traits = Traits(inputs=tensor, outputs=[], embeddings=False, tensors=True, memory_bytes=None)
+    wanted = [
+        (np.arange(count * width) % 2).astype(DTYPED[datatype]).reshape(count, width) for count in counts
+    ]
+    parts = [raw.read(raw.BARE, rows.tobytes(), model) for rows in wanted]
+    assert [count_of(part) for part in parts] == counts
+    together = packed(parts)
+    assert (together is None) == (datatype == "BOOL")
+    if together is not None:
+        assert b"".join(together[1]) == np.concatenate(wanted).tobytes()
+        assert packed([*parts, {"x": wanted[0]}]) is None
+    (array,) = unpacked(joined(parts)).values()
+    np.testing.assert_array_equal(array, np.concatenate(wanted))
+    for part, rows in zip(parts, wanted, strict=True):
+        np.testing.assert_array_equal(unpacked(cut(part, 1, len(rows)))["x"], rows[1:])
+
+
+@given(st.lists(st.floats(width=32), min_size=1))
+def test_numbers_are_finite_or_not_as_numpy_says(numbers):
+    assert is_finite(np.array(numbers, np.float32)) == all(map(math.isfinite, numbers))

@@ -2,7 +2,8 @@
 (`area.py`). Both sides import this room, and neither imports the other.
 
     front -> worker: ("load", key, ModelConfig as dict, beside) ("unload", key)
-                     ("run", batch, key, {input: Placed} or [payload], sizes, wants tokens, lane)
+                     ("run", batch, key, {input: Placed} or [payload], sizes or None: one each, wants tokens or
+                      None: nobody does, lane)
                      ("step", step, key, [(sequence, request)] that begin, sequences to step, sequences to forget)
     worker -> front: ("hello", Hello) ("loaded", key, Traits) ("failed", key, why) ("unloaded", key)
                      ("memory", resident bytes, bytes reserved on the GPU or None)

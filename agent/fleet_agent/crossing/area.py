@@ -16,6 +16,7 @@ from math import prod
 
 import numpy as np
 
+from fleet_agent.values.packed import Data, Layout
 from fleet_agent.values.tensors import Array
 
 HALF = 256 * 1024 * 1024
@@ -55,8 +56,22 @@ class Area:
             return None
         self._used = start + size
         stacked = np.frombuffer(self._writes, first.dtype, prod(shape), start).reshape(shape)
-        np.concatenate(parts, out=stacked)
+        if len(parts) == 1:
+            stacked[...] = first
+        else:
+            np.concatenate(parts, out=stacked)
         return (start, first.dtype.str, shape), stacked
+
+    def pack(self, layout: Layout, parts: Sequence[Data]) -> Placed | None:
+        """Instances as bytes, one after the other: where; None: no room."""
+        together = b"".join(parts)
+        start = -(-self._used // _ALIGN) * _ALIGN
+        stop = start + len(together)
+        if layout.dtype.kind not in "biuf" or not start < stop <= self._end:
+            return None
+        self._used = stop
+        self._writes[start:stop] = together
+        return start, layout.dtype.str, (len(together) // layout.width, *layout.shape)
 
     def get(self, placed: Placed) -> Array:
         """The array that the other side put there, without a copy. Raises ValueError for a place that is none."""

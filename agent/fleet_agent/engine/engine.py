@@ -27,6 +27,7 @@ from fleet_agent.queue.turns import Turns
 from fleet_agent.served.answer import Answer
 from fleet_agent.served.ledger import Ledger
 from fleet_agent.served.served import ServedModel, Ticket
+from fleet_agent.values.packed import Packed
 from fleet_agent.values.payload import Payload, count_of
 from fleet_agent.versions.repository import Repository
 from fleet_agent.versions.versions import Versions
@@ -102,11 +103,13 @@ class Engine:
         """Queue a request; `deadline` is in time.monotonic() seconds. `ended` is called once, later, unless the ticket
         is abandoned. Raises Refusal."""
         now = time.monotonic()
-        count = count_of(payload)
+        count = payload.count if type(payload) is Packed else count_of(payload)
         ticket = Ticket(served, payload, count, now, wants_tokens, ended)
         try:
             busy_s = 0.0 if deadline is None else self._feeder.busy_s(now)
-            served.batcher.add(ticket, count, now, deadline, priority, busy_s, served.group_of(payload))
+            # What is packed has a fixed shape: all of it may go together.
+            group = None if type(payload) is Packed else served.group_of(payload)
+            served.batcher.add(ticket, count, now, deadline, priority, busy_s, group)
         except Refusal as refusal:
             served.counters.turned_away(refusal)
             if trace is not None:
@@ -118,7 +121,8 @@ class Engine:
             loop = asyncio.get_running_loop()
             ticket.timer = loop.call_later(deadline - now, self._expire, ticket)
         self._pump.came += 1
-        self._pump.soon()
+        if not self._pump.due:
+            self._pump.soon()
         return ticket
 
     def generate(
@@ -142,7 +146,7 @@ class Engine:
         if served.error is not None:
             raise Refusal("unavailable", served.error, 30.0)
         for slot in self.slots:
-            if slot.serves(served):
+            if slot.recycling or (slot.ready and served in slot.loaded):
                 return served
         raise Refusal(
             "unavailable", f"model {model} is not ready: {self.condition.reason() or 'it is loading'}", 1.0
@@ -210,33 +214,32 @@ class Engine:
     def _over(self, model: ServedModel, finished: list[Finished[Ticket, Answer]], now: float) -> None:
         """Requests that a batch has brought to their end."""
         latencies: list[float] = []
-        for each in finished:
-            self._answer(each.request, each.outcome, now, latencies)
+        for ticket, outcome in finished:
+            if isinstance(outcome, Refusal):
+                self._refuse(ticket, outcome)
+                continue
+            answer = outcome[0] if len(outcome) == 1 else self._joined(ticket, outcome)
+            if answer is None:
+                continue
+            ticket.over = True
+            if ticket.timer is not None:
+                ticket.timer.cancel()
+            latencies.append((now - ticket.started) * 1000.0)
+            if ticket.trace is not None:
+                ticket.trace.ended(None)
+            ticket.ended(answer)
         model.counters.completed += len(latencies)
         model.counters.latency.record_all(latencies)
 
-    def _answer(
-        self, ticket: Ticket, outcome: list[Answer] | Refusal, now: float, latencies: list[float]
-    ) -> None:
-        """`latencies` (milliseconds) gets this one's, if it is answered."""
-        if isinstance(outcome, Refusal):
-            self._refuse(ticket, outcome)
-            return
+    def _joined(self, ticket: Ticket, parts: list[Answer]) -> Answer | None:
+        """The answer to a request that was cut; None: it has been refused, since they don't go together."""
         try:
-            answer = outcome[0] if len(outcome) == 1 else joined(outcome)
+            return joined(parts)
         except ValueError as error:
             name = ticket.model.config.name
-            self._refuse(
-                ticket, Refusal("internal", f"model {name}'s outputs differ from batch to batch: {error}")
-            )
-            return
-        ticket.over = True
-        if ticket.timer is not None:
-            ticket.timer.cancel()
-        latencies.append((now - ticket.started) * 1000.0)
-        if ticket.trace is not None:
-            ticket.trace.ended(None)
-        ticket.ended(answer)
+            message = f"model {name}'s outputs differ from batch to batch: {error}"
+            self._refuse(ticket, Refusal("internal", message))
+            return None
 
     def _expire(self, ticket: Ticket) -> None:
         """The deadline came: a waiting request is never computed, a running one is answered without its result."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleet_agent.crew.slot import Run, Slot
-from fleet_agent.crossing.area import LANES, Placed
+from fleet_agent.crossing.area import LANES, Area, Placed
 from fleet_agent.engine.outcome import copied, outcomes
 from fleet_agent.engine.stepper import Stepper
 from fleet_agent.queue.batch import Batch, Finished
@@ -23,6 +23,8 @@ from fleet_agent.served.answer import Answer
 from fleet_agent.served.served import ServedModel, Ticket
 from fleet_agent.values import payload as payloads
 from fleet_agent.values.lengths import lengths_of, padding
+from fleet_agent.values.payload import Payload
+from fleet_agent.values.tensors import Array
 from fleet_wire.refusal import Refusal
 
 log = logging.getLogger("fleet_agent.engine")
@@ -100,32 +102,27 @@ class Feeder:
             # What takes so little time has little to put there, too.
             lane = 0 if short is not None and short <= _AHEAD_S else None
         slot.running.append(Run(model, batch, lane, followed=bool(slot.running)))
-        tickets = [part.request for part in batch.parts]
-        sizes = [part.stop - part.start for part in batch.parts]
-        parts = [
-            ticket.payload if size == ticket.count else payloads.cut(ticket.payload, part.start, part.stop)
-            for ticket, part, size in zip(tickets, batch.parts, sizes, strict=True)
-        ]
-        tokens = [ticket.wants_tokens for ticket in tickets]
-        begun = zip(tickets, batch.parts, strict=True)
-        waits = [now - ticket.started for ticket, part in begun if not part.start]
-        model.counters.sent(batch.size, waits)
-        for ticket in tickets:
+        parts: list[Payload] = []
+        waits: list[float] = []
+        tokens: list[bool] | None = None
+        for part in batch.parts:
+            ticket = part.request
+            if not part.start:
+                waits.append(now - ticket.started)
+            whole = part.stop - part.start == ticket.count
+            parts.append(ticket.payload if whole else payloads.cut(ticket.payload, part.start, part.stop))
+            if ticket.wants_tokens and tokens is None:
+                tokens = [each.request.wants_tokens for each in batch.parts]
             if ticket.trace is not None:
                 ticket.trace.sent(batch.size)
+        model.counters.sent(batch.size, waits)
         if model.traits is not None and model.traits.length_buckets is not None:
             used, added = padding([length for part in parts for length in lengths_of(part)])
             model.counters.used_length += used
             model.counters.padding_length += added
-        area = slot.link.area
-        area.enter(lane)
-        columns = payloads.stackable(parts)
-        placed: dict[str, Placed] | None = None
-        if columns is not None:
-            put = {name: area.put(column) for name, column in columns.items()}
-            if all(put.values()):
-                placed = {name: there[0] for name, there in put.items() if there is not None}
-        slot.link.send(("run", batch.id, model.key, parts if placed is None else placed, sizes, tokens, lane))
+        sizes = None if batch.single else [part.stop - part.start for part in batch.parts]
+        brought = _brought(slot.link.area, parts, lane)
+        slot.link.send(("run", batch.id, model.key, brought, sizes, tokens, lane))
 
     def ran(self, slot: Slot, message: tuple[Any, ...]) -> None:
         """A batch came back. Raises ValueError for one that the device wasn't computing."""
@@ -179,6 +176,26 @@ class Feeder:
         over, unwanted = model.batcher.finish(batch, results, now)
         model.counters.unwanted += unwanted
         self._over(model, over, now)
+
+
+def _brought(
+    area: Area, parts: list[Payload], lane: int | None
+) -> dict[str, Placed] | list[list[Any] | dict[str, Array]]:
+    """What a batch brings: where it lies in the shared area now, or itself where it can't lie there."""
+    area.enter(lane)
+    together = payloads.packed(parts)
+    if together is not None:
+        layout, pieces = together
+        where = area.pack(layout, pieces)
+        if where is not None:
+            return {layout.name: where}
+    unpacked = [payloads.unpacked(part) for part in parts]
+    columns = payloads.stackable(unpacked)
+    if columns is None:
+        return unpacked
+    put = {name: area.put(column) for name, column in columns.items()}
+    placed = {name: there[0] for name, there in put.items() if there is not None}
+    return placed if len(placed) == len(put) else unpacked
 
 
 def _left(slot: Slot, now: float) -> float:

@@ -29,6 +29,9 @@ def outcomes(
     model: ServedModel, batch: Batch[Ticket], sent: Sequence[tuple[Any, ...]] | None, together: Rows | None
 ) -> list[Answer | Refusal]:
     """What the worker sent, checked: what comes out must be as many rows as went in."""
+    if sent is None and batch.single and isinstance(together, np.ndarray) and len(together) == batch.size:
+        whole = Together(together)
+        return [Answer(None, True, None, whole, at) for at in range(batch.size)]
     sizes = [part.stop - part.start for part in batch.parts]
     if together is None:
         if sent is None:
@@ -37,9 +40,6 @@ def outcomes(
     given = count_of(together)
     if given != batch.size:
         return [_miscounted(model, given, batch.size)] * len(sizes)
-    if sent is None and batch.size == len(sizes) and isinstance(together, np.ndarray):
-        whole = Together(together)
-        return [Answer(None, True, None, whole, at) for at in range(batch.size)]
     pieces = payloads.split(together, sizes)
     if sent is None:
         return [Answer(rows, True, None) for rows in pieces]

@@ -16,7 +16,8 @@ _GATHER_S = 0.005  # for so long at most requests are read on while a device is 
 
 
 class Pump:
-    """`soon` whenever something has changed. `came` counts the requests so far, and is the caller's to keep."""
+    """`soon` whenever something has changed. `came` counts the requests so far, and is the caller's to keep; `due`: it
+    will give out work in any case."""
 
     def __init__(
         self,
@@ -32,15 +33,15 @@ class Pump:
         self._feeder = feeder
         self._one_core = len(os.sched_getaffinity(0)) == 1
         self._recycle = recycle
-        self._due = False
+        self.due = False
         self._seen = -1  # of those that came, when the sockets were last looked at
         self._since = 0.0
         self._wake: asyncio.TimerHandle | None = None
 
     def soon(self) -> None:
         """Once everything that has come already is read, so that requests which arrive together share a batch."""
-        if not self._due:
-            self._due = True
+        if not self.due:
+            self.due = True
             self._seen = -1
             self._since = time.monotonic()
             asyncio.get_running_loop().call_soon(self._gather)
@@ -75,7 +76,7 @@ class Pump:
 
     def now(self) -> None:
         """Give every free device work, if anything is ripe, and come back when something will be."""
-        self._due = False
+        self.due = False
         free = False
         for slot in self._slots:
             if slot.free and not self._recycle(slot):

@@ -21,11 +21,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fleet_agent.front.server import Front, broken
 from fleet_agent.front.starts import Starts
-from fleet_agent.http.call import MAX_BODY, Reply, deadline_of, priority_of, refused, request_id
+from fleet_agent.http.call import MAX_BODY, Reply, deadline_of, priority_of, refused, request_id, with_new_ids
 from fleet_agent.http.head import Head, read
-from fleet_agent.protocol.asked import Asked
+from fleet_agent.protocol.asked import Said, Saying
 from fleet_agent.protocol.inference import Reader
-from fleet_agent.served.answer import Answer
+from fleet_agent.served.answer import Answer, Together
 from fleet_agent.served.served import Ticket
 from fleet_wire.refusal import Refusal
 
@@ -36,9 +36,10 @@ _LONGEST_HEAD = 2048
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A head that was read, whose caller may, who understands the body behind it, and whether it says `x-request-
-    timeout-ms`."""
+    """A head that was read, as it came, whose caller may, who understands the body behind it, and whether it says
+    `x-request-timeout-ms`."""
 
+    raw: bytes
     head: Head
     read: Reader
     priority: int
@@ -60,7 +61,8 @@ class HotProtocol(HttpToolsProtocol):
         self._parsing = False  # the parser has seen the beginning of a message and not its end
         self._head: Head | None = None  # of the call that is in work here
         self._known: Known | None = None  # and what is known of it, while its body isn't whole
-        self._asked: Asked | None = None  # and what was understood of it
+        self._saying: Saying | None = None  # and how its answer is said
+        self._last: Known | None = None  # head that came here
         self._ticket: Ticket | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
@@ -126,8 +128,12 @@ class HotProtocol(HttpToolsProtocol):
     # The short way
 
     def _begin(self, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n") + 4
-        known = self.known.get(data[:end])
+        known = self._last
+        if known is not None and data.startswith(known.raw):
+            end = known.head.end
+        else:
+            end = data.find(b"\r\n\r\n") + 4
+            known = self._last = self.known.get(data[:end])
         if known is None:
             try:
                 known = self._read(data)
@@ -163,12 +169,12 @@ class HotProtocol(HttpToolsProtocol):
             return None
         self.front.authorise(path, head.headers)
         timed = b"x-request-timeout-ms" in head.headers
-        known = Known(head, work(head.headers), priority_of(head.headers), timed)
+        known = Known(data[: head.end], head, work(head.headers), priority_of(head.headers), timed)
         # A head with a number of its own doesn't come again.
         if head.end <= _LONGEST_HEAD and b"x-request-id" not in head.headers:
             if len(self.known) >= _HEADS:
                 self.known.clear()
-            self.known[data[: head.end]] = known
+            self.known[known.raw] = known
         return known
 
     def _more(self, data: bytes) -> None:
@@ -197,11 +203,11 @@ class HotProtocol(HttpToolsProtocol):
             self._head = head = named(head)
         headers = head.headers
         try:
-            asked = self._asked = known.read(body)
+            served, payload, self._saying, wants_tokens = known.read(body)
             deadline = deadline_of(headers) if known.timed else None
-            trace = None if engine.traces is None else engine.traces.begin(headers, asked.served.config)
+            trace = None if engine.traces is None else engine.traces.begin(headers, served.config)
             self._ticket = engine.submit(
-                asked.served, asked.payload, self._ended, deadline, known.priority, asked.wants_tokens, trace
+                served, payload, self._ended, deadline, known.priority, wants_tokens, trace
             )
         except Refusal as refusal:
             self._reply(refused(refusal))
@@ -210,16 +216,56 @@ class HotProtocol(HttpToolsProtocol):
 
     def _ended(self, outcome: Answer | Refusal) -> None:
         """The call in work has its answer."""
-        asked, self._ticket = self._asked, None
-        assert asked is not None
+        saying, self._ticket = self._saying, None
+        assert saying is not None
         try:
-            self._reply(refused(outcome) if isinstance(outcome, Refusal) else asked.reply(outcome))
+            if isinstance(outcome, Refusal):
+                self._reply(refused(outcome))
+                return
+            if outcome.together is not None and self._together(saying, outcome.together, outcome.at):
+                return
+            self._reply(saying.reply(outcome))
         except Refusal as refusal:
             self._reply(refused(refusal))
         except Exception:  # The last boundary, as in Front.
             head = self._head
             assert head is not None
             self._reply(broken(request_id(head.headers.get(b"x-request-id")), head.path.decode()))
+
+    def _together(self, saying: Saying, together: Together, at: int) -> bool:
+        """Answer with what was made for a whole batch at once; False: this call has to be answered by itself."""
+        try:
+            made = together.made[saying]
+        except KeyError:
+            made = together.made[saying] = self._made(saying.each(together))
+        head = self._head
+        assert head is not None
+        if made is None or self._closing:
+            return False
+        heads, bodies, numbered = made
+        given = head.headers.get(b"x-request-id")
+        if given is not None:
+            self.transport.write(b"%s%s\r\n\r\n%s" % (heads[at], request_id(given), bodies[at]))
+        else:
+            if not numbered:
+                numbered += with_new_ids(heads, bodies)
+            self.transport.write(numbered[at])
+        self.server_state.total_requests += 1
+        self._done()
+        if self._behind:
+            self._next()
+        return True
+
+    def _made(self, said: Said | None) -> tuple[list[bytes], list[bytes], list[bytes]] | None:
+        """By row, what a reply is up to its call's id, and its body; and room for the replies to calls without one."""
+        if said is None:
+            return None
+        start = self.starts.of(Reply(b"", 200, said.headers), self.server_state.default_headers, False)
+        lengths = [len(body) for body in said.bodies]
+        heads = {
+            length: b"%scontent-length: %d\r\nx-request-id: " % (start, length) for length in set(lengths)
+        }
+        return [heads[length] for length in lengths], said.bodies, []
 
     def _reply(self, reply: Reply) -> None:
         head = self._head
@@ -239,7 +285,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def _done(self) -> None:
         self._head = None
-        self._asked = None
+        self._saying = None
         self._ticket = None
         self._missing = 0
         self._idle_since = time.monotonic()

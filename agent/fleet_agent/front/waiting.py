@@ -16,7 +16,7 @@ from fleet_wire.refusal import Refusal
 async def answered(engine: Engine, call: Call, work: Work) -> Reply:
     """The whole of a call to a model. Raises Refusal, and ClientGone when the client goes away before."""
     body = await call.body()
-    asked = work(call.headers)(body)
+    served, payload, saying, wants_tokens = work(call.headers)(body)
     deadline = deadline_of(call.headers, call.arrived)
     future: asyncio.Future[Answer | Refusal] = asyncio.get_running_loop().create_future()
 
@@ -24,10 +24,8 @@ async def answered(engine: Engine, call: Call, work: Work) -> Reply:
         if not future.done():
             future.set_result(outcome)
 
-    trace = None if engine.traces is None else engine.traces.begin(call.identified, asked.served.config)
-    ticket = engine.submit(
-        asked.served, asked.payload, ended, deadline, priority_of(call.headers), asked.wants_tokens, trace
-    )
+    trace = None if engine.traces is None else engine.traces.begin(call.identified, served.config)
+    ticket = engine.submit(served, payload, ended, deadline, priority_of(call.headers), wants_tokens, trace)
     watch = asyncio.create_task(call.gone())
     watch.add_done_callback(lambda task: None if task.cancelled() else future.cancel())
     try:
@@ -41,7 +39,7 @@ async def answered(engine: Engine, call: Call, work: Work) -> Reply:
         watch.cancel()
     if isinstance(outcome, Refusal):
         raise outcome
-    return asked.reply(outcome)
+    return saying.reply(outcome)
 
 
 async def through(engine: Engine, request: Request, work: Work | None) -> Response:

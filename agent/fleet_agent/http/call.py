@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,3 +160,9 @@ def request_id(given: bytes | None) -> bytes:
     if given and len(given) <= 128 and _VISIBLE.fullmatch(given):
         return given
     return b"%s%08x" % (_RUN, next(_NUMBERS))
+
+
+def with_new_ids(heads: Sequence[bytes], bodies: Sequence[bytes]) -> list[bytes]:
+    """Replies whose heads end where the request's id belongs, with new ones."""
+    numbered = zip(heads, _NUMBERS, bodies)  # noqa: B905 - the numbers don't end
+    return [b"%s%s%08x\r\n\r\n%s" % (head, _RUN, number, body) for head, number, body in numbered]

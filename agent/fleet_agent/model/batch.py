@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fleet_agent.model.faults import InputFault
-from fleet_agent.values.payload import Payload
+from fleet_agent.values.payload import Payload, unpacked
 from fleet_agent.values.tensors import DTYPES, TensorMetadata
 
 Batch: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
@@ -28,6 +28,7 @@ class Inputs:
 
     def batch(self, payload: Payload) -> Batch:
         """One tensor, or one per name. Raises InputFault."""
+        payload = unpacked(payload)
         if isinstance(payload, dict):
             tensors = {name: self._tensor(_numbers(name, array)) for name, array in payload.items()}
             return next(iter(tensors.values())) if len(tensors) == 1 else tensors

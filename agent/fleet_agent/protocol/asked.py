@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import orjson
 
 from fleet_agent.http.call import Reply
-from fleet_agent.served.answer import Answer
+from fleet_agent.served.answer import Answer, Together
 from fleet_agent.served.served import ServedModel
 from fleet_agent.values.payload import Payload
 from fleet_wire.refusal import Refusal
 
 
 @dataclass(slots=True)
-class Asked:
-    """`reply` turns the engine's answer into the client's; it may raise Refusal."""
+class Said:
+    """The replies to a batch of requests with one instance each: a body for each row, the same headers for all."""
 
-    served: ServedModel
-    payload: Payload
-    reply: Callable[[Answer], Reply]
-    wants_tokens: bool = False
+    bodies: list[bytes]
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Saying(Protocol):
+    """The engine's answers as a client's. Calls that want theirs alike share one, so that what came of a batch is put
+    into bytes at one go."""
+
+    def reply(self, answer: Answer) -> Reply:
+        """To one call. Raises Refusal where that can't be said."""
+
+    def each(self, together: Together) -> Said | None:
+        """To all calls of a batch; None: they have to be answered one by one."""
+
+
+# What one call wants: of which model, with what, its answer said how, and whether the input's tokens are counted.
+# A tuple, since one is made for every call.
+Asked: TypeAlias = tuple[ServedModel, Payload, Saying, bool]
 
 
 def dumps(value: object) -> bytes:

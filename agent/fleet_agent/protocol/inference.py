@@ -9,7 +9,6 @@ Sources: KServe "V1 protocol"; KServe "Open Inference Protocol" with Triton's bi
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable
 from functools import partial
@@ -18,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from fleet_agent.engine.engine import Engine
-from fleet_agent.http.call import Headers, Reply, parse_json
+from fleet_agent.http.call import Headers, parse_json
 from fleet_agent.protocol import raw, tensorcall
-from fleet_agent.protocol.asked import Asked, dumps
-from fleet_agent.served.answer import Answer
+from fleet_agent.protocol.asked import Asked, Saying
+from fleet_agent.protocol.embeddings import Embeddings
+from fleet_agent.protocol.predictions import Predictions
 from fleet_agent.served.served import ServedModel
 from fleet_agent.served.traits import Traits
-from fleet_agent.values.payload import Rows
+from fleet_agent.values.packed import Packed
 from fleet_agent.values.tensors import Array
 from fleet_agent.values.vectors import VectorReader
 from fleet_wire.refusal import Refusal
@@ -74,25 +74,28 @@ class Inference:
         self, name: str, version: str | None, form: str, answers_in: str | None, body: bytes
     ) -> Asked:
         served = self._served(name, version)
-        array = raw.read(form, body, served.config.name, _traits(served))
-        if answers_in is None:
-            return Asked(served, array, partial(_predictions, served))
-        return Asked(served, array, partial(_raw_reply, served, answers_in))
+        payload = raw.read(form, body, served)
+        return served, payload, served.sayings.get(answers_in) or _saying(served, answers_in), False
 
     def _instances(self, name: str, version: str | None, body: bytes) -> Asked:
         served = self._served(name, version)
-        vector = _traits(served).vector
-        if vector is not None:
-            rows = self._vectors.rows(body, vector[1])
+        traits = _traits(served)
+        saying = served.sayings.get(None) or _saying(served, None)
+        if traits.vector is not None:
+            name, width = traits.vector
+            rows = self._vectors.rows(body, width)
             if rows is not None:
-                return Asked(served, {vector[0]: rows}, partial(_predictions, served))
+                layout = traits.layout
+                if layout is None or layout.datatype != "FP32":
+                    return served, {name: rows}, saying, False
+                return served, Packed(layout, rows.data, len(rows)), saying, False
         request = parse_json(body)
         instances = request.get("instances") if isinstance(request, dict) else None
         if not isinstance(instances, list):
             raise Refusal("bad_request", 'the body is {"instances": [...]}, one value per instance')
         if not instances:
             raise Refusal("bad_request", "instances is empty: there is nothing to predict")
-        return Asked(served, _stacked(served.traits, instances) or instances, partial(_predictions, served))
+        return served, _stacked(traits, instances) or instances, saying, False
 
     def _texts(self, headers: Headers, body: bytes) -> Asked:
         request = parse_json(body)
@@ -108,7 +111,7 @@ class Inference:
         form = request.get("encoding_format", "float")
         if form not in ("float", "base64"):
             raise Refusal("bad_request", f'encoding_format is "float" or "base64", not {form!r}')
-        return Asked(served, texts, partial(_embeddings, served, form, request.get("dimensions")), True)
+        return served, texts, Embeddings(served, form, request.get("dimensions")), True
 
     def _served(self, name: str, version: str | None) -> ServedModel:
         served = self._engine.served(name, version)
@@ -138,12 +141,12 @@ def versioned(name: str) -> tuple[str, str | None]:
     return (plain, version) if found else (name, None)
 
 
-def _stacked(traits: Traits | None, instances: list[Any]) -> dict[str, Array] | None:
+def _stacked(traits: Traits, instances: list[Any]) -> dict[str, Array] | None:
     """JSON numbers as one array, for a model that declares one FP32 input and has no `preprocess`.
 
     None: not for this model, or something is wrong with them, which the worker says by instance.
     """
-    if traits is None or not traits.tensors or len(traits.inputs) != 1:
+    if not traits.tensors or len(traits.inputs) != 1:
         return None
     declared = traits.inputs[0]
     if declared["datatype"] not in ("FP32", "BF16"):
@@ -168,65 +171,8 @@ def _stacked(traits: Traits | None, instances: list[Any]) -> dict[str, Array] | 
     return {declared["name"]: array}
 
 
-def _predictions(served: ServedModel, answer: Answer) -> Reply:
-    if not answer.finite:
-        raise Refusal(
-            "internal", f"model {served.config.name} answered NaN or infinity, which JSON can't say"
-        )
-    together = answer.together
-    if together is not None:
-        texts = together.made.get("json")
-        if texts is None:
-            texts = together.made["json"] = _row_texts(together.array)
-        if texts:
-            return Reply(b'{"predictions":[%b]}' % texts[answer.at], 200, served.json_headers)
-    return Reply(dumps({"predictions": _listed(answer.rows)}), headers=served.json_headers)
-
-
-def _row_texts(array: Array) -> list[bytes]:
-    """Each row as JSON; empty where a row isn't a number or a vector of numbers."""
-    if array.dtype.kind not in "iuf" or array.ndim > 2 or not array.size:
-        return []
-    text = dumps(array)
-    return text[1:-1].split(b",") if array.ndim == 1 else [b"[%b]" % row for row in text[2:-2].split(b"],[")]
-
-
-def _raw_reply(served: ServedModel, form: str, answer: Answer) -> Reply:
-    if answer.together is not None and form == raw.BARE and answer.together.array.dtype.kind in "biuf":
-        body, headers = raw.write_one(answer.together, answer.at, served.version_headers)
-        return Reply(body, 200, headers)
-    if not isinstance(answer.rows, np.ndarray) or answer.rows.dtype.kind not in "biuf":
-        raise Refusal(
-            "internal", f"model {served.config.name} gives no single array; ask for application/json"
-        )
-    body, headers = raw.write(form, answer.rows, served.version_headers)
-    return Reply(body, headers=headers)
-
-
-def _embeddings(served: ServedModel, form: str, dimensions: object, answer: Answer) -> Reply:
-    name, rows = served.config.name, answer.rows
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
-        raise Refusal("internal", f"model {name} says embeddings = True, but its rows are no vectors")
-    if not answer.finite:
-        raise Refusal("internal", f"model {name} answered NaN or infinity")
-    if dimensions is not None and dimensions != rows.shape[1]:
-        raise Refusal("bad_request", f"model {name} gives {rows.shape[1]} dimensions, not {dimensions}")
-    data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(row) if form == "base64" else row}
-        for index, row in enumerate(rows)
-    ]
-    reply: dict[str, Any] = {"object": "list", "data": data, "model": name}
-    if answer.tokens is not None:
-        reply["usage"] = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-    return Reply(dumps(reply), headers=served.json_headers)
-
-
-def _listed(rows: Rows) -> Any:
-    """V1's predictions: one value per instance; of named arrays an object each."""
-    if isinstance(rows, dict):
-        return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-    return rows
-
-
-def _encoded(row: Array) -> str:
-    return base64.b64encode(row.astype("<f4").tobytes()).decode()
+def _saying(served: ServedModel, form: str | None) -> Saying:
+    """How answers of that form (None: JSON) are said; kept with the model from then on."""
+    made: Saying = Predictions(served) if form is None else raw.Numbers(served, form)
+    served.sayings[form] = made
+    return made

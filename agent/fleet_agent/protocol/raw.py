@@ -8,14 +8,17 @@ in headers. Source: numpy.lib.format; arrays of objects, which are pickles, are 
 from __future__ import annotations
 
 import io
+import sys
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fleet_agent.http.call import Headers
-from fleet_agent.served.answer import Together
-from fleet_agent.served.traits import Traits
+from fleet_agent.http.call import Headers, Reply
+from fleet_agent.protocol.asked import Said
+from fleet_agent.served.answer import Answer, Together
+from fleet_agent.served.served import ServedModel
+from fleet_agent.values.packed import Layout, Packed
 from fleet_agent.values.tensors import DTYPES, Array, TensorMetadata, datatype_of, from_binary
 from fleet_wire.refusal import Refusal
 
@@ -35,10 +38,19 @@ def answer_form(headers: Headers, form: str) -> str | None:
     return None if accept == b"application/json" else _FORMS.get(accept, form)
 
 
-def read(form: str, body: bytes, model: str, traits: Traits) -> dict[str, Array]:
-    """The instances in the body, under the input's name. Raises Refusal."""
+def read(form: str, body: bytes, served: ServedModel) -> dict[str, Array] | Packed:
+    """The instances in the body, for a model that is loaded. Raises Refusal."""
+    traits = served.traits
+    assert traits is not None, "a served model is loaded"
     if form == BARE:
-        return _bare(body, model, traits)
+        layout = traits.layout
+        if layout is None or layout.datatype == "BOOL":
+            return _bare(body, served.config.name, layout)
+        count, rest = divmod(len(body), layout.width)
+        if rest or not count:
+            raise _no_instances(layout, body)
+        return Packed(layout, body, count)
+    model = served.config.name
     array = _npy(body)
     if not array.ndim or not len(array):
         raise Refusal("bad_request", "the array's first dimension is the instances, one at least")
@@ -63,22 +75,35 @@ def write(
         file = io.BytesIO()
         np.lib.format.write_array(file, np.asarray(rows), allow_pickle=False)
         return file.getvalue(), ((b"content-type", NPY.encode()), *more)
-    little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
-    return little.tobytes(), _headers(little.dtype, little.shape, more)
+    return _little(rows).tobytes(), _headers(rows.dtype, rows.shape, more)
 
 
-def write_one(
-    together: Together, at: int, more: tuple[tuple[bytes, bytes], ...]
-) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-    """The same as bare numbers, of one row of a batch."""
-    made = together.made.get(BARE)
-    if made is None:
-        body, _ = write(BARE, together.array, ())
-        shape = (1, *together.array.shape[1:])
-        headers = _headers(together.array.dtype.newbyteorder("<"), shape, more)
-        made = together.made[BARE] = (body, len(body) // len(together.array), headers)
-    body, width, headers = made
-    return body[at * width : (at + 1) * width], headers
+class Numbers:
+    """How a model's answers are said in such a form."""
+
+    def __init__(self, served: ServedModel, form: str) -> None:
+        self._served = served
+        self._form = form
+
+    def reply(self, answer: Answer) -> Reply:
+        """Raises Refusal `internal` for what is no array."""
+        if not isinstance(answer.rows, np.ndarray) or answer.rows.dtype.kind not in "biuf":
+            raise Refusal(
+                "internal",
+                f"model {self._served.config.name} gives no single array; ask for application/json",
+            )
+        body, headers = write(self._form, answer.rows, self._served.version_headers)
+        return Reply(body, headers=headers)
+
+    def each(self, together: Together) -> Said | None:
+        """None for .npy files, and where a row holds no number."""
+        array = together.array
+        if self._form != BARE or array.dtype.kind not in "biuf" or not array.size:
+            return None
+        blob = _little(array).tobytes()
+        width = len(blob) // len(array)
+        bodies = [blob[at : at + width] for at in range(0, len(blob), width)]
+        return Said(bodies, _headers(array.dtype, (1, *array.shape[1:]), self._served.version_headers))
 
 
 @lru_cache(maxsize=256)
@@ -93,20 +118,30 @@ def _headers(
     )
 
 
-def _bare(body: bytes, model: str, traits: Traits) -> dict[str, Array]:
-    if traits.bare is None:
+def _little(array: Array) -> Array:
+    return (
+        array
+        if array.dtype.isnative and sys.byteorder == "little"
+        else array.astype(array.dtype.newbyteorder("<"))
+    )
+
+
+def _bare(body: bytes, model: str, layout: Layout | None) -> dict[str, Array]:
+    """Of a model that takes none, or whose bytes have to be looked at."""
+    if layout is None:
         raise Refusal(
             "bad_request",
             f"model {model} doesn't declare one input of numbers with a fixed shape, so bare numbers say too "
             f"little; send JSON, {NPY} or /v2 binary tensors",
         )
-    name, datatype, shape, row = traits.bare
-    count, rest = divmod(len(body), row)
+    count, rest = divmod(len(body), layout.width)
     if rest or not count:
-        raise Refusal("bad_request", f"an instance is {row} bytes; the body has {len(body)}")
-    if datatype == "BOOL":
-        return {name: from_binary(name, datatype, [count, *shape], memoryview(body))}
-    return {name: np.frombuffer(body, DTYPES[datatype]).reshape(count, *shape)}
+        raise _no_instances(layout, body)
+    return {layout.name: from_binary(layout.name, layout.datatype, [count, *layout.shape], memoryview(body))}
+
+
+def _no_instances(layout: Layout, body: bytes) -> Refusal:
+    return Refusal("bad_request", f"an instance is {layout.width} bytes; the body has {len(body)}")
 
 
 def _npy(body: bytes) -> Array:

@@ -9,16 +9,16 @@ Source: KServe "Open Inference Protocol" with Triton's binary tensor data extens
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fleet_agent.http.call import Reply, parse_json
-from fleet_agent.protocol.asked import Asked, dumps
-from fleet_agent.served.answer import Answer
+from fleet_agent.protocol.asked import Asked, Said, dumps
+from fleet_agent.served.answer import Answer, Together
 from fleet_agent.served.served import ServedModel
-from fleet_agent.values.payload import Rows
+from fleet_agent.values.packed import Layout, Packed
+from fleet_agent.values.payload import Payload, Rows
 from fleet_agent.values.tensors import (
     DTYPES,
     Array,
@@ -47,18 +47,84 @@ _REFUSED_PARAMETERS = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Form:
-    """A head whose tensors are all binary, of plain numbers. `inputs`: name, numpy's type, shape, where in the body
-    from and how many elements; `length` of the body. `heads`: the reply's JSON by the output's type and shape."""
+    """A head whose tensors are all binary, of plain numbers, and how calls with it are answered. `inputs`: name,
+    numpy's type, shape, where in the body from and how many elements; `length` of the body. `layout`: of the one input,
+    where that is the model's. `heads`: the reply's JSON by the output's type and shape."""
 
+    served: ServedModel
     request: dict[str, Any]
     binary: bool
     inputs: list[tuple[str, np.dtype[Any], list[int], int, int]]
     length: int
+    layout: Layout | None = None
     heads: dict[tuple[str, tuple[int, ...]], tuple[bytes, tuple[tuple[bytes, bytes], ...], str]] = field(
         default_factory=dict
     )
+
+    def payload(self, body: bytes) -> Payload:
+        """What such a body brings."""
+        if self.layout is not None:
+            _, _, shape, start, _ = self.inputs[0]
+            return Packed(self.layout, body[start:], shape[0])
+        return {
+            name: np.frombuffer(body, dtype, count, start).reshape(shape)
+            for name, dtype, shape, start, count in self.inputs
+        }
+
+    def reply(self, answer: Answer) -> Reply:
+        """Raises Refusal."""
+        rows = answer.rows
+        if not isinstance(rows, np.ndarray):
+            return _tensor_reply(self.served, self.request, self.binary, answer)
+        known = self._head(answer, rows)
+        if isinstance(known, Reply):
+            return known
+        head, headers, datatype = known
+        return Reply(head + to_binary(rows, datatype), headers=headers)
+
+    def each(self, together: Together) -> Said | None:
+        """None where what is wanted is JSON, or BYTES, whose lengths differ."""
+        known = self._head(Answer(None, True, None, together, 0), together.array[:1])
+        if isinstance(known, Reply) or known[2] == "BYTES":
+            return None
+        head, headers, datatype = known
+        blob = to_binary(together.array, datatype)
+        width = len(blob) // len(together.array)
+        bodies = [head + blob[at : at + width] for at in range(0, len(blob), width)] if width else None
+        return None if bodies is None else Said(bodies, headers)
+
+    def _head(
+        self, answer: Answer, rows: Array
+    ) -> Reply | tuple[bytes, tuple[tuple[bytes, bytes], ...], str]:
+        """What replies with such rows begin with; the whole reply where that isn't known (yet)."""
+        known = self.heads.get(key := (rows.dtype.str, rows.shape))
+        if known is not None:
+            return known
+        reply = _tensor_reply(self.served, self.request, self.binary, answer)
+        for name, value in reply.headers:
+            if name == HEADER_LENGTH and len(self.heads) < _FORMS:
+                ((datatype, _),) = _tensors(self.served, rows).values()
+                self.heads[key] = (reply.body[: int(value)], reply.headers, datatype)
+        return reply
+
+
+class Tensors:
+    """How the answer to one call is said."""
+
+    def __init__(self, served: ServedModel, request: dict[str, Any], binary: bool) -> None:
+        self._served = served
+        self._request = request
+        self._binary = binary
+
+    def reply(self, answer: Answer) -> Reply:
+        """Raises Refusal."""
+        return _tensor_reply(self._served, self._request, self._binary, answer)
+
+    def each(self, together: Together) -> Said | None:
+        """None: the next call may want something else."""
+        return None
 
 
 def read(served: ServedModel, length: bytes | None, body: bytes) -> Asked:
@@ -68,11 +134,7 @@ def read(served: ServedModel, length: bytes | None, body: bytes) -> Asked:
     else:
         form = None
     if form is not None and form.length == len(body):
-        arrays = {
-            name: np.frombuffer(body, dtype, count, start).reshape(shape)
-            for name, dtype, shape, start, count in form.inputs
-        }
-        return Asked(served, arrays, partial(_formed_reply, served, form))
+        return served, form.payload(body), form, False
     head, binary = _cut_head(body, length)
     request = parse_json(head)
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list) or not request["inputs"]:
@@ -81,7 +143,7 @@ def read(served: ServedModel, length: bytes | None, body: bytes) -> Asked:
     payload = _inputs(served, request["inputs"], binary)
     if length is not None:
         _keep(served, head, request, as_binary, len(body))
-    return Asked(served, payload, partial(_tensor_reply, served, request, as_binary))
+    return served, payload, Tensors(served, request, as_binary), False
 
 
 def _keep(served: ServedModel, head: bytes, request: dict[str, Any], binary: bool, length: int) -> None:
@@ -99,33 +161,10 @@ def _keep(served: ServedModel, head: bytes, request: dict[str, Any], binary: boo
         start += size
     if len(served.forms) >= _FORMS:
         served.forms.clear()
-    served.forms[head] = Form(request, binary, inputs, length)
-
-
-def _formed_reply(served: ServedModel, form: Form, answer: Answer) -> Reply:
-    together = answer.together
-    if together is not None:
-        made = together.made.get(id(form))
-        if made is not None:
-            head, headers, blob, width = made
-            return Reply(head + blob[answer.at * width : (answer.at + 1) * width], 200, headers)
-    rows = answer.rows
-    if not isinstance(rows, np.ndarray):
-        return _tensor_reply(served, form.request, form.binary, answer)
-    known = form.heads.get(key := (rows.dtype.str, rows.shape))
-    if known is None:
-        reply = _tensor_reply(served, form.request, form.binary, answer)
-        for name, value in reply.headers:
-            if name == HEADER_LENGTH and len(form.heads) < _FORMS:
-                ((datatype, _),) = _tensors(served, rows).values()
-                form.heads[key] = (reply.body[: int(value)], reply.headers, datatype)
-        return reply
-    head, headers, datatype = known
-    if together is not None and datatype != "BYTES":
-        blob = to_binary(together.array, datatype)
-        # By identity: a form lives as long as the requests that have it.
-        together.made[id(form)] = (head, headers, blob, len(blob) // len(together.array))
-    return Reply(head + to_binary(rows, datatype), headers=headers)
+    layout = None if served.traits is None or len(inputs) != 1 else served.traits.layout
+    if layout is not None and (inputs[0][0], inputs[0][1]) != (layout.name, layout.dtype):
+        layout = None
+    served.forms[head] = Form(served, request, binary, inputs, length, layout)
 
 
 def _inputs(served: ServedModel, inputs: list[Any], binary: memoryview) -> dict[str, Array]:

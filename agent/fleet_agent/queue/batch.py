@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from fleet_wire.refusal import Refusal
 
@@ -31,6 +31,24 @@ class Part(Generic[R]):
 
 
 @dataclass(slots=True)
+class Entry(Part[R]):
+    """A request in the queue, and the part of it that is all of it: `sent` and `returned` of its `stop` items,
+    `results` by the first item's number once it is cut."""
+
+    arrived: float
+    deadline: float | None
+    priority: int
+    group: Hashable = None
+    sent: int = 0
+    results: dict[int, Any] | None = None
+    returned: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.stop
+
+
+@dataclass(slots=True)
 class Batch(Generic[R]):
     """What the device computes in one go. Its parts are in the order in which the requests were chosen."""
 
@@ -39,13 +57,14 @@ class Batch(Generic[R]):
     formed_at: float
     size: int
 
+    @property
+    def single(self) -> bool:
+        """Each part is one item."""
+        return self.size == len(self.parts)
 
-@dataclass(slots=True)
-class Finished(Generic[R, T]):
-    """A request that is over: the results of its parts in order, or why there are none."""
 
-    request: R
-    outcome: list[T] | Refusal
+# A request that is over: the results of its parts in order, or why there are none.
+Finished: TypeAlias = tuple[R, list[T] | Refusal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +73,3 @@ class Taken(Generic[R]):
 
     batch: Batch[R] | None
     expired: tuple[R, ...] = ()
-
-
-@dataclass(slots=True)
-class Entry:
-    """A request in the queue: `sent` and `returned` of its `count` items, `results` by the first item's number once it
-    is cut."""
-
-    count: int
-    arrived: float
-    deadline: float | None
-    priority: int
-    group: Hashable = None
-    sent: int = 0
-    results: dict[int, Any] | None = None
-    returned: int = 0

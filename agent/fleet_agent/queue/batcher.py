@@ -55,10 +55,10 @@ class Batcher(Generic[R, T]):
         self.max_queue_delay_s = max_queue_delay_s
         self.max_queue_size = max_queue_size
         self._forecast = Forecast(seconds)
-        self._live: dict[R, Entry] = {}
+        self._live: dict[R, Entry[R]] = {}
         # By priority, highest first. OrderedDicts, since a dict finds its first key slowly once many before it have
         # been deleted. A class stays once it was used: there are ten at most.
-        self._queues: dict[int, OrderedDict[R, Entry]] = {}
+        self._queues: dict[int, OrderedDict[R, Entry[R]]] = {}
         self._deadlines: list[tuple[float, int, R]] = []
         self._counted = itertools.count()  # so that of two equal deadlines the requests aren't compared
         self._waiting = 0
@@ -126,7 +126,7 @@ class Batcher(Generic[R, T]):
             self._group, self._mixed = group, False
         elif group != self._group:
             self._mixed = True
-        entry: Entry = Entry(count, now, deadline, priority, group)
+        entry = Entry(request, 0, count, now, deadline, priority, group)
         self._live[request] = entry
         queue = self._queues.get(priority)
         if queue is None:
@@ -185,24 +185,29 @@ class Batcher(Generic[R, T]):
         size = sum([part.stop - part.start for part in parts])
         return Taken(Batch(self._batches, tuple(parts), now, size), tuple(expired))
 
-    def _first_come(self, priority: int, queue: OrderedDict[R, Entry]) -> list[Part[R]]:
+    def _first_come(self, priority: int, queue: OrderedDict[R, Entry[R]]) -> list[Part[R]]:
         """A batch in order of arrival, where nothing else is to be weighed."""
         parts: list[Part[R]] = []
         room = self.max_batch_size
         while room > 0 and queue:
             request, entry = queue.popitem(last=False)
-            start = entry.sent
-            if entry.count - start > room:
+            start, count = entry.sent, entry.stop
+            if not start and count <= room:
+                entry.sent = count
+                parts.append(entry)
+                room -= count
+                continue
+            if count - start > room:
                 entry.sent += room
                 self._cut += not start
                 queue[request] = entry
                 queue.move_to_end(request, last=False)
             else:
-                entry.sent = entry.count
-                self._waiting -= 1
-                self._cut -= start > 0
+                entry.sent = count
+                self._cut -= 1
             parts.append(Part(request, start, entry.sent))
             room -= entry.sent - start
+        self._waiting = len(queue)
         taken = self.max_batch_size - room
         self._waiting_items -= taken
         self._items[priority] -= taken
@@ -214,7 +219,7 @@ class Batcher(Generic[R, T]):
 
         Of several groups, the first request's is taken, whose turn comes by priority and arrival: none starves.
         """
-        alike: Iterator[tuple[R, Entry]] | None = None
+        alike: Iterator[tuple[R, Entry[R]]] | None = None
         parts: list[Part[R]] = []
         room = self.max_batch_size
         taken = 0
@@ -223,7 +228,7 @@ class Batcher(Generic[R, T]):
             if following is None:
                 break
             request, entry = following
-            left = entry.count - entry.sent
+            left = entry.stop - entry.sent
             if entry.deadline is not None:
                 most = self._forecast.most_within(entry.deadline - now, self.max_batch_size, now)
                 if not most:
@@ -234,7 +239,8 @@ class Batcher(Generic[R, T]):
                 if room <= 0:
                     break
             size = left if left < room else room
-            parts.append(Part(request, entry.sent, entry.sent + size))
+            whole = size == entry.stop
+            parts.append(entry if whole else Part(request, entry.sent, entry.sent + size))
             taken += size
             room -= size
             self._send(request, entry, size)
@@ -242,7 +248,7 @@ class Batcher(Generic[R, T]):
                 alike = self._alike(request, entry.group)
         return parts
 
-    def _alike(self, request: R, group: Hashable) -> Iterator[tuple[R, Entry]]:
+    def _alike(self, request: R, group: Hashable) -> Iterator[tuple[R, Entry[R]]]:
         """The others of a group that wait now."""
         waiting = [pair for queue in self._queues.values() for pair in queue.items()]
         return iter([(other, entry) for other, entry in waiting if entry.group == group and other != request])
@@ -259,29 +265,30 @@ class Batcher(Generic[R, T]):
         if len(outcomes) != len(batch.parts):
             raise ValueError(f"{len(outcomes)} outcomes for a batch of {len(batch.parts)} parts")
         self._forecast.took(max(0.0, now - batch.formed_at), now)
+        live = self._live
         finished: list[Finished[R, T]] = []
         unwanted = 0
         for part, outcome in zip(batch.parts, outcomes, strict=True):
-            entry = self._live.get(part.request)
+            entry = live.get(part.request)
             if entry is None:
                 unwanted += part.size
                 continue
             if isinstance(outcome, Refusal):
                 self.cancel(part.request)
-                finished.append(Finished(part.request, outcome))
+                finished.append((part.request, outcome))
+                continue
+            if entry is part:
+                del live[part.request]
+                finished.append((part.request, [outcome]))
                 continue
             entry.returned += part.stop - part.start
-            if entry.returned == entry.count and entry.results is None:
-                del self._live[part.request]
-                finished.append(Finished(part.request, [outcome]))
-                continue
             if entry.results is None:
                 entry.results = {}
             entry.results[part.start] = outcome
             if entry.returned == entry.count:
                 del self._live[part.request]
                 ordered = [entry.results[start] for start in sorted(entry.results)]
-                finished.append(Finished(part.request, ordered))
+                finished.append((part.request, ordered))
         return finished, unwanted
 
     def _check_deadline(self, count: int, now: float, deadline: float, priority: int, busy_s: float) -> None:
@@ -293,7 +300,7 @@ class Batcher(Generic[R, T]):
             message = f"the answer would take {needed * 1000:.0f} ms, the request has {left * 1000:.0f} ms"
             raise Refusal("unavailable", message, max(0.0, needed - left))
 
-    def _next(self) -> tuple[R, Entry]:
+    def _next(self) -> tuple[R, Entry[R]]:
         """Who gets the next place. Some request waits."""
         self._picked += 1
         waiting = [queue for queue in self._queues.values() if queue]
@@ -302,7 +309,7 @@ class Batcher(Generic[R, T]):
             queue = min(waiting, key=lambda queue: next(iter(queue.values())).arrived)
         return next(iter(queue.items()))
 
-    def _send(self, request: R, entry: Entry, size: int) -> None:
+    def _send(self, request: R, entry: Entry[R], size: int) -> None:
         was_cut = entry.sent > 0
         entry.sent += size
         self._waiting_items -= size

@@ -11,8 +11,8 @@ from fleet_agent.values.tensors import Array
 
 @dataclass(slots=True)
 class Together:
-    """The output of a batch of requests with one instance each: row n is the nth one's answer. `made`: what the replies
-    have in common, by whom it is for, so that it is made once."""
+    """The output of a batch of requests with one instance each: row n is the nth one's answer. `made`: the replies, by
+    how they are said, since they are made once for all of them."""
 
     array: Array
     made: dict[object, Any] = field(default_factory=dict)

@@ -48,6 +48,9 @@ class ServedModel:
         self.generation = Generation(config, counters)
         self.counters = counters
         self.forms: dict[bytes, Any] = {}  # what tensorcall.py knows about heads of requests
+        self.sayings: dict[
+            str | None, Any
+        ] = {}  # how inference.py says answers, by content type (None: JSON)
         self.traits: Traits | None = None
         self.error: str | None = None
         self.load_crashes = 0

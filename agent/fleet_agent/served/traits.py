@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
+from fleet_agent.values.packed import Layout
 from fleet_agent.values.tensors import DTYPES, TensorMetadata
 
 
@@ -16,7 +17,7 @@ class Traits:
     `counts_prompt`: it says how many tokens a prompt has.
     `length_buckets`: see lengths.py; `varies`: instances may differ in shape, and not all can share a batch.
     `vector`: name and width (-1: any) of its one input, where that is a vector of FP32 numbers an instance.
-    `bare`: name, datatype, shape and bytes of an instance, where its one input has a fixed shape.
+    `layout`: of an instance, where its one input has a fixed shape.
     """
 
     inputs: list[TensorMetadata]
@@ -30,7 +31,7 @@ class Traits:
     length_buckets: list[int] | None = None
     varies: bool = field(init=False, default=False)
     vector: tuple[str, int] | None = field(init=False, default=None)
-    bare: tuple[str, str, tuple[int, ...], int] | None = field(init=False, default=None)
+    layout: Layout | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         open_ended = not self.inputs or any(-1 in tensor["shape"][1:] for tensor in self.inputs)
@@ -40,7 +41,9 @@ class Traits:
         only = self.inputs[0]
         row = tuple(only["shape"][1:])
         if only["datatype"] in DTYPES and -1 not in row:
-            width = prod(row) * DTYPES[only["datatype"]].itemsize
-            object.__setattr__(self, "bare", (only["name"], only["datatype"], row, width) if width else None)
+            dtype = DTYPES[only["datatype"]]
+            width = prod(row) * dtype.itemsize
+            layout = Layout(only["name"], only["datatype"], dtype, row, width)
+            object.__setattr__(self, "layout", layout if width else None)
         if self.tensors and only["datatype"] in ("FP32", "BF16") and len(only["shape"]) == 2:
             object.__setattr__(self, "vector", (only["name"], only["shape"][1]))

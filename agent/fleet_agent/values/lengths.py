@@ -14,13 +14,14 @@ from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from fleet_agent.values.payload import Payload
+from fleet_agent.values.payload import Payload, unpacked
 
 
 def group_of(payload: Payload, buckets: Sequence[int] | None) -> Hashable:
     """What it has in common with those that it may share a batch with."""
     if buckets is not None:
         return bisect_left(buckets, max(lengths_of(payload), default=0))
+    payload = unpacked(payload)
     if isinstance(payload, dict):
         return tuple(sorted([(name, array.shape[1:]) for name, array in payload.items()]))
     first = payload[0]
@@ -31,6 +32,7 @@ def group_of(payload: Payload, buckets: Sequence[int] | None) -> Hashable:
 
 def lengths_of(payload: Payload) -> list[int]:
     """Of each instance."""
+    payload = unpacked(payload)
     if isinstance(payload, dict):
         array = next(iter(payload.values()))
         if array.dtype == object:

@@ -1,6 +1,7 @@
 """What a request brings to the model and what it gets back, as the front and the worker both see it. PURE.
 
-A payload is a list of instances (any JSON value each) or named arrays whose first dimension counts the instances.
+A payload is a list of instances (any JSON value each), named arrays whose first dimension counts the instances, or, in
+the front, the bytes of such an array (packed.py).
 Rows are one array, named arrays, or a list; always one row per instance.
 """
 
@@ -12,9 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fleet_agent.values.packed import Data, Layout, Packed
 from fleet_agent.values.tensors import Array
 
-Payload: TypeAlias = "list[Any] | dict[str, Array]"
+Payload: TypeAlias = "list[Any] | dict[str, Array] | Packed"
 Rows: TypeAlias = "Array | dict[str, Array] | list[Any]"
 
 
@@ -22,6 +24,8 @@ def cut(payload: Payload, start: int, stop: int) -> Payload:
     """Instances start..stop; the payload itself where that is all of it."""
     if start == 0 and stop == count_of(payload):
         return payload
+    if isinstance(payload, Packed):
+        return payload.cut(start, stop)
     if isinstance(payload, list):
         return payload[start:stop]
     return {name: array[start:stop] for name, array in payload.items()}
@@ -29,6 +33,8 @@ def cut(payload: Payload, start: int, stop: int) -> Payload:
 
 def count_of(value: Payload | Rows) -> int:
     """How many instances or rows there are. Raises ValueError for named arrays that differ in length."""
+    if isinstance(value, Packed):
+        return value.count
     if isinstance(value, dict):
         if len(value) == 1:
             return len(next(iter(value.values())))
@@ -56,6 +62,7 @@ def joined(payloads: Sequence[Payload]) -> Payload:
     """Several requests' payloads as one. Where their forms differ, all become lists of instances."""
     if len(payloads) == 1:
         return payloads[0]
+    payloads = [unpacked(payload) for payload in payloads]
     arrays = [payload for payload in payloads if isinstance(payload, dict)]
     if len(arrays) == len(payloads) and _alike(arrays):
         return {name: np.concatenate([payload[name] for payload in arrays]) for name in arrays[0]}
@@ -78,6 +85,7 @@ def rejoined(rows: Sequence[Rows]) -> Rows:
 
 def instances_of(payload: Payload) -> list[Any]:
     """One value per instance: of a single array its rows, of several a dict of rows by name."""
+    payload = unpacked(payload)
     if isinstance(payload, list):
         return payload
     if len(payload) == 1:
@@ -98,7 +106,26 @@ def is_finite(rows: Any) -> bool:
     return True
 
 
-def stackable(payloads: Sequence[Payload]) -> dict[str, list[Array]] | None:
+def unpacked(payload: Payload) -> list[Any] | dict[str, Array]:
+    """As instances or arrays."""
+    return payload.arrays() if isinstance(payload, Packed) else payload
+
+
+def packed(payloads: Sequence[Payload]) -> tuple[Layout, list[Data]] | None:
+    """The bytes of several requests, where all are packed in the same way; else None."""
+    first = payloads[0]
+    if not isinstance(first, Packed):
+        return None
+    layout = first.layout
+    found: list[Data] = []
+    for payload in payloads:
+        if type(payload) is not Packed or payload.layout is not layout:
+            return None
+        found.append(payload.data)
+    return layout, found
+
+
+def stackable(payloads: Sequence[list[Any] | dict[str, Array]]) -> dict[str, list[Array]] | None:
     """By input, the arrays of several requests, where they can lie one below the other without change; else None."""
     first = payloads[0]
     if not isinstance(first, dict):

@@ -21,7 +21,7 @@ from fleet_agent.crossing.area import Area, Placed
 from fleet_agent.model.attempt import Attempt
 from fleet_agent.model.footprint import Footprint
 from fleet_agent.model.library import Library
-from fleet_agent.values.payload import Payload, Rows, joined
+from fleet_agent.values.payload import Payload, Rows, count_of, joined
 from fleet_agent.worker.which import resolve, uuid_of
 from fleet_wire.agent import ModelConfig
 
@@ -96,8 +96,8 @@ class Worker:
         batch: int,
         key: str,
         payloads: dict[str, Placed] | list[Payload],
-        sizes: list[int],
-        wants_tokens: list[bool],
+        sizes: list[int] | None,
+        wants_tokens: list[bool] | None,
         lane: int | None,
     ) -> None:
         """`more`: another message is here already."""
@@ -108,12 +108,13 @@ class Worker:
             together = joined(payloads)
         model = library[key]
         attempt = Attempt(model)
-        rows = None if any(wants_tokens) else attempt.smooth(together)
+        rows = attempt.smooth(together) if wants_tokens is None else None
         if rows is not None and (placed := self._placed(rows, lane)) is not None:
             now = time.perf_counter()
             self._say(("ran", batch, None, placed, attempt.out_of_memory, now - started), more, now)
             return
-        outcomes = attempt.outcomes(together, sizes, wants_tokens)
+        sizes = sizes or [1] * count_of(together)
+        outcomes = attempt.outcomes(together, sizes, wants_tokens or [False] * len(sizes))
         placed = self._placed(attempt.whole, lane)
         if placed is not None:
             outcomes = [("ok", None, *outcome[2:]) for outcome in outcomes]
