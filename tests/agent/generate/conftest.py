@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from openai import OpenAI
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,6 +101,8 @@ def streamer(written_model: Callable[..., dict[str, Any]]) -> Callable[..., dict
 @pytest.fixture(scope="session")
 def openai_client() -> Callable[[str], OpenAI]:
     """The stock client, which sends nothing twice here."""
+
+    from openai import OpenAI  # a second of processor, that other tests' processes need not spend
 
     def make(url: str) -> OpenAI:
         return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
