@@ -1,11 +1,11 @@
 """`python -m bench.agent` from the repository's root; QUICK=1 for a short form, --peers to choose.
 
-Servers run on one core, the load on another (where there are two), torch with one thread, batches up to 32. All servers
-of a model are up together and take turns in every round, so that the ratios hold even where the machine is shared;
-each figure is the median of the rounds. The bare torch loop has the servers' core, a turn a round. Goodput is the
-highest Poisson rate (open loop) at which p99 stays within 100 ms, tried again where it didn't; added_ms is p50 at one
-connection less the bare forward of one sample. A peer that can't be installed or started, or answers wrongly, is a row
-with an error.
+Servers run on one core, the load on another (where there are two), torch with one thread, batches up to 32, of the
+medium model 64. All servers of a model are up together and take turns in every round, so that the ratios hold even
+where the machine is shared; each figure is the median of the rounds. The bare torch loop has the servers' core, a turn
+a round. Goodput is the highest Poisson rate (open loop) at which p99 stays within 100 ms, tried again where it didn't;
+added_ms is p50 at one connection less the bare forward of one sample. A peer that can't be installed or started, or
+answers wrongly, is a row with an error.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import bentoml
 import numpy as np
 import torch
 from bench.agent.models import MAKERS
+from bench.agent.shape import MAX_BATCH
 
 
 class Served:
@@ -28,7 +29,7 @@ class Served:
 class Small(Served):
     model = "small"
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH["small"], max_latency_ms=1000)
     def predict(self, instances: np.ndarray) -> np.ndarray:
         return self.scores(instances)
 
@@ -37,7 +38,7 @@ class Small(Served):
 class Medium(Served):
     model = "medium"
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH["medium"], max_latency_ms=1000)
     def predict(self, instances: np.ndarray) -> np.ndarray:
         return self.scores(instances)
 
@@ -46,6 +47,6 @@ class Medium(Served):
 class Long(Served):
     model = "long"
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH["long"], max_latency_ms=1000)
     def predict(self, instances: np.ndarray) -> np.ndarray:
         return self.scores(instances)

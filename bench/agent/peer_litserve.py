@@ -8,6 +8,7 @@ from typing import Any
 import litserve
 import torch
 from bench.agent.models import MAKERS
+from bench.agent.shape import MAX_BATCH
 
 
 class Served(litserve.LitAPI):
@@ -43,5 +44,6 @@ class Long(Served):
 
 if __name__ == "__main__":
     served = {"small": Small, "medium": Medium, "long": Long}[sys.argv[1]]
-    server = litserve.LitServer(served(max_batch_size=32, batch_timeout=0.005), accelerator="cpu")
+    api = served(max_batch_size=MAX_BATCH[served.model], batch_timeout=0.005)
+    server = litserve.LitServer(api, accelerator="cpu")
     server.run(port=int(sys.argv[2]), num_api_servers=1, generate_client_file=False, log_level="warning")

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import torch
 from bench.agent.models import MAKERS
+from bench.agent.shape import MAX_BATCH
 from mosec import Runtime, Server, Worker
 
 
@@ -104,7 +105,14 @@ if __name__ == "__main__":
     server = Server()
     server.register_runtime(
         {
-            f"/{name}": [Runtime(WORKERS[name], num=1, max_batch_size=32, max_wait_time=wait_ms)]
+            f"/{name}": [
+                Runtime(
+                    WORKERS[name],
+                    num=1,
+                    max_batch_size=MAX_BATCH[WORKERS[name].model],
+                    max_wait_time=wait_ms,
+                )
+            ]
             for name in chosen
         }
     )

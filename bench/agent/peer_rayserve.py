@@ -9,6 +9,7 @@ from typing import Any
 import ray
 import torch
 from bench.agent.models import MAKERS
+from bench.agent.shape import MAX_BATCH
 from ray import serve
 from starlette.requests import Request
 
@@ -18,8 +19,9 @@ class Served:
     def __init__(self, model: str) -> None:
         torch.set_num_threads(1)
         self.network = MAKERS[model]()
+        self.scores.set_max_batch_size(MAX_BATCH[model])  # type: ignore[attr-defined]
 
-    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
+    @serve.batch(batch_wait_timeout_s=0.005)
     async def scores(self, instances: list[list[float]]) -> list[list[float]]:
         with torch.inference_mode():
             rows: list[list[float]] = self.network(torch.tensor(instances)).tolist()

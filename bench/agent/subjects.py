@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from bench import peers
+from bench.agent.shape import MAX_BATCH
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = {
@@ -144,6 +145,7 @@ def _command(subject: str, model: str, forms: tuple[str, ...], port: int) -> tup
         folder = Path(__file__).parent
         served = f"{model}={folder}:models:{model.capitalize()}"
         flags = ["--listen", f"127.0.0.1:{port}", "--device", "cpu", "--threads", "1", "--model", served]
+        flags += ["--max-batch-size", str(MAX_BATCH[model])]
         return [sys.executable, "-m", "fleet_agent", *flags], {}
     if subject == "fastapi-unbatched":
         return [sys.executable, "-m", "bench.agent.peer_fastapi", model, str(port)], {}
