@@ -137,6 +137,10 @@ def test_bare_numbers_and_a_cut_of_them_are_what_numpy_reads(datatype, width, co
     tensor = [{"name": "x", "datatype": datatype, "shape": [-1, width]}]
     model = served()
     model.traits = Traits(inputs=tensor, outputs=[], embeddings=False, tensors=True, memory_bytes=None)
+    before, traits = model.traits, Traits(tensor, [], False, True, None)
+    assert (
+        before.layout == traits.layout
+    )  # so that what was read before a worker was replaced goes with the rest
     wanted = [
         (np.arange(count * width) % 2).astype(DTYPED[datatype]).reshape(count, width) for count in counts
     ]

@@ -146,7 +146,7 @@ class Engine:
         if served.error is not None:
             raise Refusal("unavailable", served.error, 30.0)
         for slot in self.slots:
-            if slot.recycling or (slot.ready and served in slot.loaded):
+            if slot.serves(served):
                 return served
         raise Refusal(
             "unavailable", f"model {model} is not ready: {self.condition.reason() or 'it is loading'}", 1.0

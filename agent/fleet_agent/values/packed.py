@@ -14,12 +14,9 @@ from fleet_agent.values.tensors import Array
 Data: TypeAlias = "bytes | memoryview"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """How an instance lies in memory: row-major, little-endian. `shape` without the batch, `width` in bytes.
-
-    A model has one, and it is compared by identity.
-    """
+    """How an instance lies in memory: row-major, little-endian. `shape` without the batch, `width` in bytes."""
 
     name: str
     datatype: str

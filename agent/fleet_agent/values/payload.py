@@ -119,7 +119,7 @@ def packed(payloads: Sequence[Payload]) -> tuple[Layout, list[Data]] | None:
     layout = first.layout
     found: list[Data] = []
     for payload in payloads:
-        if type(payload) is not Packed or payload.layout is not layout:
+        if type(payload) is not Packed or (payload.layout is not layout and payload.layout != layout):
             return None
         found.append(payload.data)
     return layout, found
