@@ -6,6 +6,7 @@ Only fleet.yaml makes the day short: its windows and cooldowns are seconds.
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,8 +22,9 @@ STEPS = {
     **ALWAYS,
     "steps": [{"when": "queued > 3", "for": "2s", "add": 1}, {"when": "queued < 1", "for": "5s", "add": -1}],
 }
-SURGE = {**ALWAYS, "latency": {"percentile": 95, "target_ms": 400, "window": "10s"}}
-SILENCE = {**SURGE, "min_servers": 0, "idle": {"scale_to_zero": True, "after": "4s"}}
+LATENCY = {"percentile": 95, "target_ms": 400, "window": "10s"}
+SURGE = {**ALWAYS, "latency": LATENCY, "stabilization": {"scale_up": "3s", "scale_down": "3s"}}
+SILENCE = {**ALWAYS, "latency": LATENCY, "min_servers": 0, "idle": {"scale_to_zero": True, "after": "4s"}}
 
 
 class Day:
@@ -33,19 +35,22 @@ class Day:
 
     async def chapter(self, scaling: dict[str, Any]) -> None:
         """fleet.yaml says this from now on."""
-        self._before = len(await self._scaled()) if self.fleet.file.exists() else 0
+        told = await asyncio.to_thread(self.fleet.events) if self.fleet.file.exists() else []
+        self._before = max((event["id"] for event in told), default=0)
         self.write(scaling)
 
     def write(self, scaling: dict[str, Any]) -> None:
         pool = {"name": "default", "hosts": ["h*"], "models": ["tiny"], "traffic": {"slow_start": "1s"}}
         self.fleet.write(self._hosts, scaling, model=dict(MODEL), pools=[{**pool, "scaling": scaling}])
 
-    async def _scaled(self) -> list[dict[str, Any]]:
-        return [e for e in await asyncio.to_thread(self.fleet.events) if e["kind"] == "scale"]
+    async def told(self, kind: str) -> list[dict[str, Any]]:
+        """What happened in this chapter."""
+        events = await asyncio.to_thread(self.fleet.events)
+        return [e for e in events if e["kind"] == kind and e["id"] > self._before]
 
     async def turns(self) -> list[tuple[int, int, str]]:
         """From, to and why, in this chapter."""
-        return [(e["from"], e["to"], e["reason"]) for e in (await self._scaled())[self._before :]]
+        return [(e["from"], e["to"], e["reason"]) for e in await self.told("scale")]
 
     async def until_ready(self, count: int, timeout_s: float = 180) -> None:
         def ready() -> bool:
@@ -98,8 +103,14 @@ async def test_three_hosts_follow_a_schedule_a_step_rule_a_surge_and_silence(
         await day.until_ready(1)
         turns = await day.turns()
         assert max(b for a, b, _ in turns) == 3 and turns[-1][1] == 1, turns
-        assert all(" over 400 ms" in why for a, b, why in turns if b > a), turns
-        assert all(" under 400 ms" in why for a, b, why in turns if b < a), turns
+        up, down = [why for a, b, why in turns if b > a], [why for a, b, why in turns if b < a]
+        assert all(" over 400 ms" in why for why in up), turns
+        assert re.search(r"p95 .+ over 400 ms for \d+ s", up[0]), turns
+        assert all(" under 400 ms" in why for why in down), turns
+        # each host says the same
+        for kind, reasons in (("booting", up), ("draining", down)):
+            said = [event["reason"] for event in await day.told(kind)]
+            assert len(said) >= 2 and set(said) <= set(reasons), (kind, said, turns)
 
         await day.chapter(SILENCE)
         await asyncio.sleep(3)
