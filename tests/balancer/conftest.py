@@ -109,7 +109,7 @@ class BalancerProcess:
         return int(found[1]) * 1024
 
 
-def eventually(check: Callable[[], object], within_s: float = 10.0) -> Any:
+def eventually(check: Callable[[], object], within_s: float = 30.0) -> Any:
     """What `check` returns once it is true."""
     until = time.monotonic() + within_s
     while not (result := check()):

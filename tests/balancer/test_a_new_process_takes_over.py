@@ -136,11 +136,12 @@ def test_a_change_whose_new_process_does_not_come_up_is_tried_again(
         said += capfd.readouterr().err
         return text in said
 
+    # on a busy machine the first new process may be given up before it has come to its end
+    wait_until(lambda: told("the new process ended with status 2"), within_s=60)
     wait_until(lambda: told("listen: not in force yet; tried again in 15 s"))
-    assert "the new process ended with status 2" in said
     assert f"fleet-balancer: the access log {folder / 'access.log'} can't be written: No such file" in said
     folder.mkdir()
-    wait_until(lambda: front.pid != front.process.pid, within_s=30)
+    wait_until(lambda: front.pid != front.process.pid, within_s=60)
 
 
 def test_a_balancer_that_is_told_to_end_leaves_no_new_process_behind(balancer: Any) -> None:

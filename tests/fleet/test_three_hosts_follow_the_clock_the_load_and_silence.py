@@ -116,7 +116,7 @@ async def test_three_hosts_follow_a_schedule_a_step_rule_a_surge_and_silence(
         await asyncio.sleep(3)
 
     await day.until_ready(0)
-    assert sorted(fleet.in_state("off")) == ["h1", "h2", "h3"]
+    fleet.wait("all are off", lambda: sorted(fleet.in_state("off")) == ["h1", "h2", "h3"])
     async with fleet.load(rate=2) as again:  # the first of these wait at the door
         await day.until_ready(1)
     turns = await day.turns()
