@@ -18,7 +18,7 @@ def earlier(folder, stage):
     kept = EarlierReleases(stage.state.path / "releases")
     kept.note(
         "default",
-        release.build(loaded, loaded.models),
+        release.build(loaded.models),
         loaded.models,
         Archives(stage.state.path / "releases"),
     )

@@ -46,18 +46,22 @@ def clear(place: Place) -> None:
     """
     for path in left_over(place):
         attempt(path)
-    for kind in ("releases", "environments"):
-        base = place.path(kind)
-        if not os.path.isdir(base):
-            continue
+    for base in (place.path("releases"), place.path("environments")):
         try:
+            if not passing(base):
+                continue
             with Lock(os.path.join(base, ".lock"), 0):
-                for name in os.listdir(base):
-                    path = os.path.join(base, name)
-                    if (name.startswith(".") or name.endswith(".part")) and os.path.isdir(path):
-                        attempt(path)
+                for path in passing(base):  # what was one before may have its final name by now
+                    attempt(path)
         except (Trouble, OSError):
             continue  # somebody is at work there, or nothing may be written
+
+
+def passing(base: str) -> list[str]:
+    """The folders in `base` that have no final name yet."""
+    names = os.listdir(base) if os.path.isdir(base) else []
+    paths = [os.path.join(base, name) for name in names if name.startswith(".") or name.endswith(".part")]
+    return [path for path in paths if os.path.isdir(path)]
 
 
 def attempt(path: str) -> None:
