@@ -29,7 +29,7 @@ def model(name: str, delay_ms: int) -> dict[str, Any]:
 
 
 async def traffic(endpoint: str, name: str, stop: asyncio.Event, seen: Counter[object]) -> None:
-    """Four clients, each one request after the other."""
+    """Four clients, each one request after the other, with time between them: the processors are the fleet's."""
     async with httpx.AsyncClient(timeout=30.0) as client:
 
         async def one() -> None:
@@ -40,6 +40,7 @@ async def traffic(endpoint: str, name: str, stop: asyncio.Event, seen: Counter[o
                     seen[answer.status_code if answer.status_code == 200 else answer.text] += 1
                 except httpx.HTTPError as error:
                     seen[repr(error)] += 1
+                await asyncio.sleep(0.02)
 
         await asyncio.gather(*(one() for _ in range(4)))
 
