@@ -33,7 +33,7 @@ class Lab:
         made = [self._make(f"h{len(self.hosts) + 1 + number}") for number in range(count)]
         self.hosts += made
         for host in made:
-            host.start()
+            self._start(host)
         if known:
             with self.known_hosts.open("a") as file:
                 file.writelines(f"{host.key_line()}\n" for host in made)
@@ -43,10 +43,25 @@ class Lab:
         folder = self.folder / name
         if self._network is not None:
             return NetnsHost(name, folder, self._network, self.client_key, self._mark)
+        return Host(name, folder, "127.0.0.1", self._port(), self.client_key, self._mark)
+
+    def _port(self) -> int:
         while (port := free_port("127.0.0.1")) in self._ports:
             pass  # the system gives the same one again as long as nobody listens there
         self._ports.add(port)
-        return Host(name, folder, "127.0.0.1", port, self.client_key, self._mark)
+        return port
+
+    def _start(self, host: Host) -> None:
+        """Some other test's process may have been given the host's port before its sshd came to take it."""
+        for _ in range(5):
+            try:
+                host.start()
+                return
+            except RuntimeError as error:
+                if self._network is not None or "Address already in use" not in str(error):
+                    raise
+                host.port = self._port()
+        host.start()
 
     def yaml(self, hosts: list[Host] | None = None, **changes: object) -> str:
         """`hosts:` of a fleet.yaml."""
