@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -108,3 +109,27 @@ async def test_a_worker_that_ends_answers_for_all_that_it_had(engine):
     engine._pump.now()
     engine._lost(engine.slots[0], "was killed")
     assert [answer.code for _, answer in answers] == ["unavailable"] * 2 * SIZE
+
+
+async def test_on_one_core_a_full_batch_goes_at_once_where_it_takes_long(engine):
+    engine._pump._one_core = True
+    engine.models["a"].curve.seed([(SIZE, LONG)])
+    for number in range(SIZE):
+        ask(engine, engine.models["a"], number, [])
+    await asyncio.sleep(0)  # one pass of the event loop
+    assert len(engine.slots[0].link.sent) == 1
+
+
+async def test_on_one_core_short_ones_wait_until_what_comes_is_read(engine):
+    engine._pump._one_core = True
+    sent = engine.slots[0].link.sent
+    for number in range(SIZE):
+        ask(engine, engine.models["a"], number, [])
+    await asyncio.sleep(0)
+    assert not sent
+    for number in range(SIZE):
+        ask(engine, engine.models["a"], number, [])
+    await asyncio.sleep(0)
+    assert not sent
+    await asyncio.sleep(0)  # a pass that brings nothing
+    assert len(sent) == 2

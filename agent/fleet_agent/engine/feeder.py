@@ -29,7 +29,7 @@ from fleet_wire.refusal import Refusal
 
 log = logging.getLogger("fleet_agent.engine")
 
-_AHEAD_S = 0.004  # of batches on a device at most, beyond the one that it was free for
+AHEAD_S = 0.004  # of batches on a device at most, beyond the one that it was free for
 
 
 class Feeder:
@@ -72,7 +72,7 @@ class Feeder:
         if not slot.ready or slot.guard.due is not None or model not in slot.loaded:
             return False
         seconds = model.curve.seconds(model.batcher.max_batch_size)
-        if seconds is None or seconds * len(slot.running) > _AHEAD_S:
+        if seconds is None or seconds * len(slot.running) > AHEAD_S:
             return False
         return len(slot.loaded) == 1 or not any(
             other.batcher.waiting_items or other.generation.busy
@@ -100,7 +100,7 @@ class Feeder:
             slot.busy_since = now
             short = model.curve.seconds(model.batcher.max_batch_size)
             # What takes so little time has little to put there, too.
-            lane = 0 if short is not None and short <= _AHEAD_S else None
+            lane = 0 if short is not None and short <= AHEAD_S else None
         slot.running.append(Run(model, batch, lane, followed=bool(slot.running)))
         parts: list[Payload] = []
         waits: list[float] = []

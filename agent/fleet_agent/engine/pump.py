@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from fleet_agent.crew.slot import Slot
 from fleet_agent.crossing.area import LANES
-from fleet_agent.engine.feeder import Feeder
+from fleet_agent.engine.feeder import AHEAD_S, Feeder
 from fleet_agent.served.served import ServedModel
 
 _GATHER_S = 0.005  # for so long at most requests are read on while a device is free
@@ -66,11 +66,14 @@ class Pump:
     def _suffices(self, model: ServedModel) -> bool:
         """A full batch waits: whether to look no further.
 
-        Where the workers compute on the very core that this runs on, nothing is gained by starting one early: what has
-        come must be read anyway, and then it is read at one go.
+        Where the workers compute on the very core that this runs on, nothing is gained by starting a short one early:
+        what has come must be read anyway, and then it is read at one go, for several of them.
         """
-        most = model.batcher.max_batch_size * LANES
-        if not self._one_core or model.batcher.waiting_items >= most:
+        size = model.batcher.max_batch_size
+        seconds = model.curve.seconds(size)
+        if seconds is not None and seconds > AHEAD_S:
+            return True
+        if not self._one_core or model.batcher.waiting_items >= size * LANES:
             return True
         return any(slot.device != "cpu" for slot in self._slots)
 
