@@ -19,7 +19,8 @@ from typing import Any
 
 from bench.agent import wire
 
-_WARM_S = 0.4
+# A server that has sat idle while the others had their turns has its weights read into memory again first.
+_WARM_S = 2.0
 _PATIENCE_S = 2.0
 _INPUTS = 16
 _SPIN_S = 0.0015
