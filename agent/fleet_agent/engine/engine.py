@@ -27,7 +27,6 @@ from fleet_agent.queue.turns import Turns
 from fleet_agent.served.answer import Answer
 from fleet_agent.served.ledger import Ledger
 from fleet_agent.served.served import ServedModel, Ticket
-from fleet_agent.values.packed import Packed
 from fleet_agent.values.payload import Payload, count_of
 from fleet_agent.versions.repository import Repository
 from fleet_agent.versions.versions import Versions
@@ -103,13 +102,11 @@ class Engine:
         """Queue a request; `deadline` is in time.monotonic() seconds. `ended` is called once, later, unless the ticket
         is abandoned. Raises Refusal."""
         now = time.monotonic()
-        count = payload.count if type(payload) is Packed else count_of(payload)
+        count = count_of(payload)
         ticket = Ticket(served, payload, count, now, wants_tokens, ended)
         try:
             busy_s = 0.0 if deadline is None else self._feeder.busy_s(now)
-            # What is packed has a fixed shape: all of it may go together.
-            group = None if type(payload) is Packed else served.group_of(payload)
-            served.batcher.add(ticket, count, now, deadline, priority, busy_s, group)
+            served.batcher.add(ticket, count, now, deadline, priority, busy_s, served.group_of(payload))
         except Refusal as refusal:
             served.counters.turned_away(refusal)
             if trace is not None:

@@ -71,7 +71,7 @@ class Feeder:
             return False
         if not slot.ready or slot.guard.due is not None or model not in slot.loaded:
             return False
-        seconds = model.curve.seconds(model.batcher.max_batch_size)
+        seconds = model.full_batch_s
         if seconds is None or seconds * len(slot.running) > AHEAD_S:
             return False
         return len(slot.loaded) == 1 or not any(
@@ -98,7 +98,7 @@ class Feeder:
             lane = None if slot.running[-1].lane is None else (slot.running[-1].lane + 1) % LANES
         else:
             slot.busy_since = now
-            short = model.curve.seconds(model.batcher.max_batch_size)
+            short = model.full_batch_s
             # What takes so little time has little to put there, too.
             lane = 0 if short is not None and short <= AHEAD_S else None
         slot.running.append(Run(model, batch, lane, followed=bool(slot.running)))

@@ -69,11 +69,10 @@ class Pump:
         Where the workers compute on the very core that this runs on, nothing is gained by starting a short one early:
         what has come must be read anyway, and then it is read at one go, for several of them.
         """
-        size = model.batcher.max_batch_size
-        seconds = model.curve.seconds(size)
+        seconds = model.full_batch_s
         if seconds is not None and seconds > AHEAD_S:
             return True
-        if not self._one_core or model.batcher.waiting_items >= size * LANES:
+        if not self._one_core or model.batcher.waiting_items >= model.batcher.max_batch_size * LANES:
             return True
         return any(slot.device != "cpu" for slot in self._slots)
 

@@ -245,15 +245,11 @@ class HotProtocol(HttpToolsProtocol):
         heads, bodies, numbered = made
         given = head.headers.get(b"x-request-id")
         if given is not None:
-            self.transport.write(b"%s%s\r\n\r\n%s" % (heads[at], request_id(given), bodies[at]))
+            self._write(b"%s%s\r\n\r\n%s" % (heads[at], request_id(given), bodies[at]))
         else:
             if not numbered:
                 numbered += with_new_ids(heads, bodies)
-            self.transport.write(numbered[at])
-        self.server_state.total_requests += 1
-        self._done()
-        if self._behind:
-            self._next()
+            self._write(numbered[at])
         return True
 
     def _made(self, said: Said | None) -> tuple[list[bytes], list[bytes], list[bytes]] | None:
@@ -273,9 +269,14 @@ class HotProtocol(HttpToolsProtocol):
         closing = self._closing or (b"connection", b"close") in reply.headers
         start = self.starts.of(reply, self.server_state.default_headers, self._closing)
         own = request_id(head.headers.get(b"x-request-id"))
-        self.transport.write(
-            b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (start, len(reply.body), own, reply.body)
+        self._write(
+            b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (start, len(reply.body), own, reply.body),
+            closing,
         )
+
+    def _write(self, reply: bytes, closing: bool = False) -> None:
+        """The call in work is answered with that."""
+        self.transport.write(reply)
         self.server_state.total_requests += 1
         self._done()
         if closing:

@@ -55,6 +55,11 @@ class ServedModel:
         self.error: str | None = None
         self.load_crashes = 0
 
+    @property
+    def full_batch_s(self) -> float | None:
+        """How long a full batch takes; None where that isn't known."""
+        return self.curve.seconds(self.batcher.max_batch_size)
+
     def group_of(self, payload: Payload) -> Hashable:
         """Only requests with the same answer may share a batch; None: all may."""
         if self.traits is None or not self.traits.varies:
