@@ -337,11 +337,11 @@ class Loop:
         then.
         """
         assert self._observation is not None
-        busy, down = self._actuator.busy(), self._goal() == "down"
+        busy, goal = self._actuator.busy(), self._goal()
         records = self._journal.hosts()  # as they are after the look, which took its time
         for name, record in records.items():
             report = self._observation.hosts.get(name)
-            if record.state is not HostState.UNREACHABLE or name in busy or record.cordoned or down:
+            if record.state is not HostState.UNREACHABLE or name in busy or record.leaves(goal):
                 continue
             if report is not None and report.status is not None and report.status.state == "ready":
                 moved = self._journal.move(

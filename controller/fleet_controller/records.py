@@ -40,6 +40,10 @@ class HostRecord:
     boot_s: float | None = None
     unproven: bool = False
 
+    def leaves(self, goal: str) -> bool:
+        """It is to be stopped, whatever its pool needs: an operator took it out, or the fleet's `goal` is "down"."""
+        return self.cordoned or goal == "down"
+
     @property
     def quarantine(self) -> Quarantine | None:
         """Why it is left alone; None: it is not, or an operator ended that."""

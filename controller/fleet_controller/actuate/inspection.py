@@ -80,9 +80,7 @@ class Inspector:
     def _judge(self, record: HostRecord, site: Site) -> None:
         host = record.name
         machine = site.machines.machine(host)
-        if record.state is HostState.UNREACHABLE and (
-            record.cordoned or self._hands.journal.goal() == "down"
-        ):
+        if record.state is HostState.UNREACHABLE and record.leaves(self._hands.journal.goal()):
             machine.probe()  # it is to be stopped, which takes SSH: that its agent answers is no reason to try again
         report = self._hands.report(host, site)
         if report.status is not None and report.status.state in ("ready", "draining"):
